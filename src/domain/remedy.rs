@@ -1,0 +1,159 @@
+//! What happens when a deployment fails, or is found without its process: one decision over its journal.
+
+use super::deployment::{Cause, Entry, Failure, Kind, Outcome, Step, Undo};
+use super::hook_name::HookName;
+use super::release_id::ReleaseId;
+
+/// What to do with a deployment whose process ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Recovery {
+    /// Take everything back; this is the failure to record.
+    Undo(Failure),
+    /// It was decided: flip to this release if it is not live, and run the later steps (at least once).
+    Forward(ReleaseId),
+    /// It ended before the row could say so.
+    Finish(Outcome),
+}
+
+/// What still has to be taken back, newest first, and whether `deploy.failure` is due.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// The undos that are not done yet, in the order to do them.
+    pub undos: Vec<Undo>,
+    /// Whether `deploy.failure` has not been started yet. It runs at most once, also after a crash.
+    pub failure_hook_due: bool,
+}
+
+/// Decides from the journal of a deployment whose process ended. After the decision the only way is forward, unless it
+/// had failed already.
+pub fn recovery(journal: &[Entry]) -> Recovery {
+    let mut step = Step::BeforePull;
+    let mut release = None;
+    let mut decided = false;
+    let mut stuck = None;
+    for entry in journal {
+        match entry {
+            Entry::Entered(entered) => step = *entered,
+            Entry::WillUndo(Undo::FlipBack { to, .. } | Undo::Discard(to)) => release = Some(to.clone()),
+            Entry::Decided => decided = true,
+            Entry::Failed(failure) => return Recovery::Undo(failure.clone()),
+            Entry::Finished(Outcome::Stuck { failure, .. }) => stuck = Some(failure.clone()),
+            Entry::Finished(outcome) => return Recovery::Finish(outcome.clone()),
+            Entry::Claimed
+            | Entry::Resolved(_)
+            | Entry::Hook(_)
+            | Entry::HookIgnored { .. }
+            | Entry::Undone(_)
+            | Entry::Warning(_) => {}
+        }
+    }
+    match (stuck, release, decided) {
+        (Some(failure), _, _) => Recovery::Undo(failure),
+        (None, Some(release), true) => Recovery::Forward(release),
+        (None, Some(_) | None, _) => {
+            Recovery::Undo(Failure { step, cause: Cause::Interrupted("the process that ran it ended".into()) })
+        }
+    }
+}
+
+/// What is left to take back after a failure.
+pub fn plan(kind: Kind, journal: &[Entry]) -> Plan {
+    let done: Vec<&Undo> = journal
+        .iter()
+        .filter_map(|entry| match entry {
+            Entry::Undone(undo) => Some(undo),
+            Entry::Claimed
+            | Entry::Entered(_)
+            | Entry::Resolved(_)
+            | Entry::Hook(_)
+            | Entry::HookIgnored { .. }
+            | Entry::WillUndo(_)
+            | Entry::Decided
+            | Entry::Failed(_)
+            | Entry::Warning(_)
+            | Entry::Finished(_) => None,
+        })
+        .collect();
+    let undos = journal
+        .iter()
+        .rev()
+        .filter_map(|entry| match entry {
+            Entry::WillUndo(undo) if !done.contains(&undo) => Some(undo.clone()),
+            Entry::WillUndo(_)
+            | Entry::Claimed
+            | Entry::Entered(_)
+            | Entry::Resolved(_)
+            | Entry::Hook(_)
+            | Entry::HookIgnored { .. }
+            | Entry::Decided
+            | Entry::Failed(_)
+            | Entry::Undone(_)
+            | Entry::Warning(_)
+            | Entry::Finished(_) => None,
+        })
+        .collect();
+    let ran = journal.contains(&Entry::Hook(HookName::DeployFailure));
+    Plan { undos, failure_hook_due: kind == Kind::Deploy && !ran }
+}
+
+/// Whether an interruption counts against the one new attempt: only when a hook had begun.
+pub fn interruption_counts(journal: &[Entry]) -> bool {
+    journal.iter().any(|entry| matches!(entry, Entry::Hook(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release() -> ReleaseId {
+        ReleaseId::parse("2026-11-22T10:15:30.000000.1a2b3c4").expect("a release name")
+    }
+
+    fn failure() -> Failure {
+        Failure { step: Step::AfterDeploy, cause: Cause::Error("x".into()) }
+    }
+
+    #[test]
+    fn before_the_decision_undo_after_it_forward_unless_it_failed() {
+        let discard = Entry::WillUndo(Undo::Discard(release()));
+        let died =
+            |step| Recovery::Undo(Failure { step, cause: Cause::Interrupted("the process that ran it ended".into()) });
+        let table = [
+            (vec![Entry::Claimed], died(Step::BeforePull)),
+            (vec![Entry::Claimed, Entry::Entered(Step::Checkout), discard.clone()], died(Step::Checkout)),
+            (vec![Entry::Claimed, discard.clone(), Entry::Decided], Recovery::Forward(release())),
+            (
+                vec![Entry::Claimed, discard.clone(), Entry::Decided, Entry::Failed(failure())],
+                Recovery::Undo(failure()),
+            ),
+            (vec![Entry::Claimed, Entry::Finished(Outcome::Current)], Recovery::Finish(Outcome::Current)),
+            (
+                vec![
+                    Entry::Claimed,
+                    discard,
+                    Entry::Finished(Outcome::Stuck { failure: failure(), left: vec![Undo::Discard(release())] }),
+                    Entry::Claimed,
+                ],
+                Recovery::Undo(failure()),
+            ),
+        ];
+        for (journal, expected) in table {
+            assert_eq!(recovery(&journal), expected, "{journal:?}");
+        }
+    }
+
+    #[test]
+    fn undos_are_taken_newest_first_and_only_once() {
+        let discard = Undo::Discard(release());
+        let back = Undo::FlipBack { from: None, to: release() };
+        let mut journal =
+            vec![Entry::WillUndo(discard.clone()), Entry::WillUndo(back.clone()), Entry::Failed(failure())];
+        assert_eq!(
+            plan(Kind::Deploy, &journal),
+            Plan { undos: vec![back.clone(), discard.clone()], failure_hook_due: true }
+        );
+        journal.extend([Entry::Undone(back), Entry::Hook(HookName::DeployFailure)]);
+        assert_eq!(plan(Kind::Deploy, &journal), Plan { undos: vec![discard], failure_hook_due: false });
+        assert!(!plan(Kind::Rollback, &[]).failure_hook_due);
+    }
+}

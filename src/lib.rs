@@ -1,0 +1,2 @@
+//! Landfall.
+pub mod domain;

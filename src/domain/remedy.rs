@@ -1,6 +1,6 @@
 //! What happens when a deployment fails, or is found without its process: one decision over its journal.
 
-use super::deployment::{Cause, Entry, Failure, Kind, Outcome, Step, Undo};
+use super::deployment::{Cause, Entry, Failure, Kind, Step, Undo};
 use super::hook_name::HookName;
 use super::release_id::ReleaseId;
 
@@ -11,8 +11,6 @@ pub enum Recovery {
     Undo(Failure),
     /// It was decided: flip to this release if it is not live, and run the later steps (at least once).
     Forward(ReleaseId),
-    /// It ended before the row could say so.
-    Finish(Outcome),
 }
 
 /// What still has to be taken back, newest first, and whether `deploy.failure` is due.
@@ -37,8 +35,7 @@ pub fn recovery(journal: &[Entry]) -> Recovery {
             Entry::WillUndo(Undo::FlipBack { to, .. } | Undo::Discard(to)) => release = Some(to.clone()),
             Entry::Decided => decided = true,
             Entry::Failed(failure) => return Recovery::Undo(failure.clone()),
-            Entry::Finished(Outcome::Stuck { failure, .. }) => stuck = Some(failure.clone()),
-            Entry::Finished(outcome) => return Recovery::Finish(outcome.clone()),
+            Entry::Finished(outcome) => stuck = outcome.failure().cloned(),
             Entry::Claimed
             | Entry::Resolved(_)
             | Entry::Hook(_)
@@ -103,6 +100,7 @@ pub fn interruption_counts(journal: &[Entry]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::deployment::Outcome;
     use super::*;
 
     fn release() -> ReleaseId {
@@ -126,7 +124,6 @@ mod tests {
                 vec![Entry::Claimed, discard.clone(), Entry::Decided, Entry::Failed(failure())],
                 Recovery::Undo(failure()),
             ),
-            (vec![Entry::Claimed, Entry::Finished(Outcome::Current)], Recovery::Finish(Outcome::Current)),
             (
                 vec![
                     Entry::Claimed,

@@ -1,0 +1,360 @@
+//! Who does the work: threads that claim a deployment from the store, run its story and record the end.
+//!
+//! The queue is the store: nothing is kept in memory that a crash could lose. A wake-up is a hint, polling the truth.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::domain::deployment::{Cause, DeploymentId, Entry, Kind, Outcome, Step, Undo};
+use crate::domain::name::{NodeName, SiteName};
+use crate::domain::release_id::ReleaseId;
+use crate::domain::remedy;
+use crate::site::current;
+use crate::site::lock::SiteLock;
+use crate::store::{Claim, Deployment, FollowUp, Hold, Store, StoreError};
+use crate::sys::stop::Stop;
+
+use super::deploy::End;
+use super::recover::{Scope, recover};
+use super::run::failed;
+use super::{Clock, Journal, Run, Target, deploy, rollback, undo};
+
+/// Everything the workers share.
+#[derive(Debug)]
+pub struct Engine {
+    /// Where deployments wait.
+    pub store: Store,
+    /// The sites of this node.
+    pub targets: BTreeMap<SiteName, Target>,
+    /// This node.
+    pub node: NodeName,
+    /// This process, as the leases name it.
+    pub owner: String,
+    /// The time.
+    pub clock: Clock,
+}
+
+impl Engine {
+    /// Claims and runs the oldest deployment that may run; false if there is none.
+    pub fn step(&self, stop: &Stop) -> Result<bool, StoreError> {
+        let claim = self.store.claim(&self.node, &self.owner, LEASE, (self.clock)())?;
+        let Some(claim) = claim else { return Ok(false) };
+        self.work(claim, stop, Cause::Interrupted)?;
+        Ok(true)
+    }
+
+    /// Claims and runs this very deployment, for a command line without a server; false if it cannot be claimed now.
+    pub fn step_one(&self, id: DeploymentId, stop: &Stop) -> Result<bool, StoreError> {
+        let claim = self.store.claim_one(id, &self.owner, LEASE, (self.clock)())?;
+        let Some(claim) = claim else { return Ok(false) };
+        self.work(claim, stop, Cause::Cancelled)?;
+        Ok(true)
+    }
+
+    /// Renews the leases of everything this process runs.
+    pub fn renew(&self) -> Result<u64, StoreError> {
+        self.store.renew(&self.owner, LEASE, (self.clock)())
+    }
+
+    fn work(&self, claim: Claim, stop: &Stop, on_stop: fn(String) -> Cause) -> Result<(), StoreError> {
+        let Claim { deployment, token } = claim;
+        log::info!(
+            "starts {} number {} site={} deployment={}",
+            deployment.kind,
+            deployment.attempt,
+            deployment.site,
+            deployment.id
+        );
+        let mut journal = StoreJournal::claimed(self, deployment.id, token)?;
+        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| self.run(&deployment, &mut journal, stop, on_stop)));
+        match ran {
+            Ok(outcome) => self.finish(&mut journal, &deployment, outcome),
+            // A bug of ours: the panic has let go of the site's lock, and recovery knows how to undo a journal.
+            Err(_) => recover(self, Scope::Running, stop).map(drop),
+        }
+    }
+
+    fn run(&self, deployment: &Deployment, journal: &mut StoreJournal<'_>, stop: &Stop, on_stop: fn(String) -> Cause) -> Outcome {
+        let begin = failed(Step::BeforePull);
+        let Some(target) = self.targets.get(&deployment.site) else {
+            return Outcome::Failed(begin(format!("site `{}` is not configured on this node", deployment.site)));
+        };
+        let lock = match acquire(target, stop) {
+            Ok(lock) => lock,
+            Err(reason) => return Outcome::Failed(begin(reason)),
+        };
+        let (newest_release, bad) = match self.known_releases(&deployment.site) {
+            Ok(known) => known,
+            Err(error) => return Outcome::Failed(begin(error.to_string())),
+        };
+        let clock = self.clock;
+        let mut run =
+            Run { target, deployment, lock: &lock, stop, on_stop, journal, clock, newest_release, previous: None };
+        let ended = match deployment.kind {
+            Kind::Deploy => deploy::deploy(&mut run),
+            Kind::Rollback => rollback::rollback(&mut run, &bad),
+        };
+        match ended {
+            Ok(End::Live) => Outcome::Live,
+            Ok(End::Current) => Outcome::Current,
+            Err(failure) => undo::undo_all(&mut run, failure),
+        }
+    }
+
+    fn known_releases(&self, site: &SiteName) -> Result<(Option<ReleaseId>, BTreeSet<ReleaseId>), StoreError> {
+        Ok((self.store.newest_release(site, &self.node)?, self.store.bad_releases(site, &self.node)?))
+    }
+
+    /// Records the end, with what follows from it, in one transaction.
+    pub(super) fn finish(
+        &self,
+        journal: &mut StoreJournal<'_>,
+        deployment: &Deployment,
+        outcome: Outcome,
+    ) -> Result<(), StoreError> {
+        let follow_up = self.follow_up(deployment, journal.entries(), &outcome);
+        let state = outcome.state();
+        let retry = journal.finish(&outcome, &follow_up)?;
+        log::info!("{} {state} site={} deployment={}", deployment.kind, deployment.site, deployment.id);
+        if let Some(retry) = retry {
+            log::info!("tries it once more as {retry} site={} deployment={}", deployment.site, deployment.id);
+        }
+        Ok(())
+    }
+
+    fn follow_up(&self, deployment: &Deployment, journal: &[Entry], outcome: &Outcome) -> FollowUp {
+        match (outcome, deployment.kind) {
+            (Outcome::Live, Kind::Rollback) => self.after_rollback(deployment, journal),
+            (Outcome::Interrupted(_), _) => FollowUp { retry: next_attempt(deployment, journal), ..FollowUp::default() },
+            (Outcome::Live, Kind::Deploy)
+            | (Outcome::Current | Outcome::Failed(_) | Outcome::Stuck { .. } | Outcome::Cancelled(_), _) => {
+                FollowUp::default()
+            }
+        }
+    }
+
+    /// A rollback that worked holds the site, so that the next push does not bring the bad release back.
+    fn after_rollback(&self, deployment: &Deployment, journal: &[Entry]) -> FollowUp {
+        let flip = journal.iter().rev().find_map(|entry| match entry {
+            Entry::WillUndo(Undo::FlipBack { from, to }) => Some((from.clone(), to.clone())),
+            _ => None,
+        });
+        let Some((from, to)) = flip else { return FollowUp::default() };
+        let bad_release = from.and_then(|from| self.targets.get(&deployment.site)?.disk.release_named_by(&from));
+        let owner = deployment.requested_by.clone().unwrap_or_else(|| self.owner.clone());
+        let hold = Hold { reason: format!("rolled back to {to}"), owner, since: (self.clock)() };
+        FollowUp { hold: Some(hold), bad_release, retry: None }
+    }
+}
+
+/// The attempt an interruption leads to: one more, and only one, if a hook had begun; else the same again.
+fn next_attempt(deployment: &Deployment, journal: &[Entry]) -> Option<i64> {
+    if !remedy::interruption_counts(journal) {
+        return Some(deployment.attempt);
+    }
+    (deployment.attempt < MOST_ATTEMPTS).then_some(deployment.attempt + 1)
+}
+
+/// The store lets only one deployment of a site run; the lock is the last guard, free again when its holder has died.
+fn acquire(target: &Target, stop: &Stop) -> Result<SiteLock, String> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        match SiteLock::try_acquire(&target.disk) {
+            Ok(Some(lock)) => return Ok(lock),
+            Ok(None) if Instant::now() < deadline && stop.cancelled().is_none() => {
+                std::thread::sleep(LOCK_POLL);
+            }
+            Ok(None) => return Err(format!("another process holds the lock of site `{}`", target.site)),
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// The journal of a deployment in the store, written under its lease.
+#[derive(Debug)]
+pub struct StoreJournal<'a> {
+    engine: &'a Engine,
+    id: DeploymentId,
+    token: String,
+    entries: Vec<Entry>,
+}
+
+impl<'a> StoreJournal<'a> {
+    fn claimed(engine: &'a Engine, id: DeploymentId, token: String) -> Result<Self, StoreError> {
+        let entries = engine.store.journal(id)?.into_iter().map(|line| line.entry).collect();
+        Ok(Self { engine, id, token, entries })
+    }
+
+    /// Takes a dead process's deployment over: from now on its own token counts for nothing.
+    pub(super) fn take_over(engine: &'a Engine, id: DeploymentId) -> Result<Self, StoreError> {
+        let claim = engine.store.take_over(id, &engine.owner, LEASE, (engine.clock)())?;
+        Self::claimed(engine, id, claim.token)
+    }
+
+    fn finish(&mut self, outcome: &Outcome, follow_up: &FollowUp) -> Result<Option<DeploymentId>, StoreError> {
+        self.engine.store.finish(self.id, &self.token, outcome, follow_up, (self.engine.clock)())
+    }
+}
+
+impl Journal for StoreJournal<'_> {
+    fn append(&mut self, entry: Entry) -> Result<(), StoreError> {
+        self.engine.store.append(self.id, &self.token, &entry, (self.engine.clock)())?;
+        self.entries.push(entry);
+        Ok(())
+    }
+
+    fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+}
+
+/// A bell: whoever waits is woken when it rings, or after a while.
+#[derive(Debug, Default)]
+pub struct Bell {
+    rings: Mutex<u64>,
+    rang: Condvar,
+}
+
+impl Bell {
+    /// Wakes everybody who waits.
+    pub fn ring(&self) {
+        *self.rings.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.rang.notify_all();
+    }
+
+    /// Waits for a ring after `heard`, at most `limit`; gives back the last one.
+    pub fn wait(&self, heard: u64, limit: Duration) -> u64 {
+        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.rang.wait_timeout_while(rings, limit, |rings| *rings == heard);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The worker threads of a server. Whoever starts them joins them.
+#[derive(Debug)]
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    alive: Arc<()>,
+}
+
+impl Workers {
+    /// Starts `count` workers and one thread that renews leases and looks for the dead.
+    pub fn start(engine: &Arc<Engine>, count: usize, stop: &Stop, bell: &Arc<Bell>) -> std::io::Result<Self> {
+        let alive = Arc::new(());
+        let mut threads = Vec::new();
+        for number in 1..=count {
+            let (engine, stop, bell, pulse) = (engine.clone(), stop.clone(), bell.clone(), alive.clone());
+            threads.push(spawn(format!("deploy-{number}"), pulse, move || work_loop(&engine, &stop, &bell))?);
+        }
+        let (engine, stop, bell, pulse) = (engine.clone(), stop.clone(), bell.clone(), alive.clone());
+        threads.push(spawn("leases".into(), pulse, move || lease_loop(&engine, &stop, &bell))?);
+        Ok(Self { threads, alive })
+    }
+
+    /// A question that can be asked from elsewhere: are all threads alive?
+    pub fn pulse(&self) -> Pulse {
+        Pulse { expected: self.threads.len(), alive: Arc::downgrade(&self.alive) }
+    }
+
+    /// Waits for all threads to end; they do when the stop says so.
+    pub fn join(self) {
+        for thread in self.threads {
+            let name = thread.thread().name().unwrap_or("?").to_owned();
+            if thread.join().is_err() {
+                log::error!("thread {name} panicked");
+            }
+        }
+    }
+}
+
+/// Whether the worker threads live. Each holds a reference that goes with it, also when it panics.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    expected: usize,
+    alive: std::sync::Weak<()>,
+}
+
+impl Pulse {
+    /// True while no thread has ended.
+    pub fn is_steady(&self) -> bool {
+        // One reference is the owner's own.
+        self.alive.strong_count() > self.expected
+    }
+}
+
+fn spawn(name: String, pulse: Arc<()>, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(move || {
+        body();
+        drop(pulse);
+    })
+}
+
+fn work_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
+    let mut heard = 0;
+    while !stop.is_draining() {
+        match engine.step(stop) {
+            Ok(true) => {}
+            Ok(false) => heard = bell.wait(heard, POLL),
+            Err(error) => {
+                log::error!("cannot work on the queue: {error}");
+                stop.wait(STORE_TROUBLE_PAUSE);
+            }
+        }
+    }
+}
+
+/// Goes on while a deployment still ends after the stop, so that its lease does not run out under it.
+fn lease_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
+    loop {
+        let renewed = engine.renew();
+        match renewed {
+            Ok(0) if stop.is_draining() => return,
+            Ok(_) => {}
+            Err(error) => {
+                log::error!("cannot renew leases: {error}");
+                if stop.is_draining() {
+                    return;
+                }
+            }
+        }
+        if stop.is_draining() {
+            std::thread::sleep(DRAIN_POLL);
+            continue;
+        }
+        match recover(engine, Scope::Running, stop) {
+            Ok(0) => {}
+            Ok(_) => bell.ring(),
+            Err(error) => log::error!("cannot look for what dead processes left: {error}"),
+        }
+        stop.wait(LEASE / 3);
+    }
+}
+
+/// Whether the site's live release is the commit, for the door's answer.
+pub fn is_live(target: &Target, commit: &crate::domain::revision::Revision) -> bool {
+    let live = current::live(&target.disk).ok().flatten();
+    let release = live.and_then(|id| crate::site::release::Release::open(&target.disk, &id).ok().flatten());
+    release.is_some_and(|release| release.commit() == commit)
+}
+
+/// How long a process may be silent before others ask whether it is dead; renewed at a third of it.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// An interrupted deployment is tried once more.
+const MOST_ATTEMPTS: i64 = 2;
+
+/// How long a worker waits for a lock that the store says is free.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_POLL: Duration = Duration::from_millis(20);
+
+/// The bell is a hint; this is the longest a queued deployment waits when it was not heard.
+const POLL: Duration = Duration::from_secs(1);
+
+/// The pause after the store did not answer.
+const STORE_TROUBLE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How often the end of the last deployment is looked for while stopping.
+const DRAIN_POLL: Duration = Duration::from_millis(50);

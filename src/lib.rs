@@ -1,2 +1,3 @@
 //! Landfall.
 pub mod domain;
+pub mod sys;

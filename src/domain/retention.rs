@@ -15,11 +15,7 @@ pub fn prunable(succeeded: &[ReleaseId], keep: usize, protected: &BTreeSet<Relea
 
 /// Picks the release a bare rollback goes to: the newest one older than the live one that nobody rolled away from.
 /// Without a live release, the newest good one.
-pub fn rollback_target(
-    sealed: &[ReleaseId],
-    live: Option<&ReleaseId>,
-    bad: &BTreeSet<ReleaseId>,
-) -> Option<ReleaseId> {
+pub fn rollback_target(sealed: &[ReleaseId], live: Option<&ReleaseId>, bad: &BTreeSet<ReleaseId>) -> Option<ReleaseId> {
     sealed.iter().filter(|release| live.is_none_or(|live| *release < live) && !bad.contains(release)).max().cloned()
 }
 
@@ -54,7 +50,11 @@ mod tests {
         ];
         for (live, marked, expected) in table {
             let live = live.map(release);
-            assert_eq!(rollback_target(&all, live.as_ref(), &bad(&marked)), expected.map(release), "{live:?} {marked:?}");
+            assert_eq!(
+                rollback_target(&all, live.as_ref(), &bad(&marked)),
+                expected.map(release),
+                "{live:?} {marked:?}"
+            );
         }
     }
 }

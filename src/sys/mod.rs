@@ -1,0 +1,8 @@
+//! The machine: every system call that needs care, with nothing of ours imported.
+
+pub mod fs;
+pub mod log_file;
+pub mod process;
+pub mod stop;
+pub mod tree;
+pub mod user;

@@ -1,0 +1,652 @@
+//! Runs one child, and ends everything it started.
+//!
+//! The end of a child is the exit of its main process, not the end of its output: a daemon it left behind may hold the
+//! pipe for ever. What it left behind is found in three ways, and ended (TERM, grace, KILL) before its end is reported:
+//!
+//! - its session and process group, which the main process leads, and which stay reserved until it is reaped;
+//! - the descendants of those, by parent;
+//! - orphans that carry the cookie (entries of the environment the child was given), for what left the session
+//!   (`setsid`, a double fork). Such a process counts only if it has no foreign parent: `pm2` and its like start
+//!   programs with their client's environment, and those belong to the daemon, not to the hook that asked for them.
+//!
+//! Absent: `PR_SET_PDEATHSIG` (it fires when the thread that forked ends), any shell, any inherited environment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::libc;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+
+use super::stop::Stop;
+
+/// What to run, and how.
+#[derive(Debug)]
+pub struct Spec<'a> {
+    /// The program, by its absolute path.
+    pub program: &'a Path,
+    /// Its arguments.
+    pub args: &'a [OsString],
+    /// Its working directory.
+    pub directory: &'a Path,
+    /// Its whole environment; nothing is inherited.
+    pub environment: &'a [(String, OsString)],
+    /// Whom it runs as, without capabilities. None: as this process, a plain user's without capabilities.
+    pub run_as: Option<&'a Identity>,
+    /// Its file mode creation mask.
+    pub umask: u32,
+    /// How long it may run.
+    pub time_limit: Duration,
+    /// How long after TERM it is killed.
+    pub grace: Duration,
+    /// Entries (`KEY=value`) of its environment by which what left its session is found; empty: not looked for.
+    pub cookie: &'a [String],
+}
+
+/// Whom a child runs as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The user.
+    pub uid: u32,
+    /// The primary group.
+    pub gid: u32,
+    /// Every group it is in; replaces those of this process.
+    pub groups: Vec<u32>,
+}
+
+/// How a child ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// It exited with this status.
+    Exit(i32),
+    /// This signal ended it, and it was not ours.
+    Signal(i32),
+    /// It was ended at its time limit.
+    TimeLimit,
+    /// It was ended because its `Stop` was cancelled, for this reason.
+    Cancelled(String),
+}
+
+/// Runs a child to its end. An error means that it could not be started, or that its output could not be taken; afterwards
+/// nothing that it started lives.
+pub fn run(spec: &Spec<'_>, stop: &Stop, output: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<End> {
+    start(spec)?.follow(stop, output)
+}
+
+/// Starts a child. An error here means that nothing of it ever ran.
+pub fn start<'a>(spec: &Spec<'a>) -> io::Result<Started<'a>> {
+    let (reader, writer) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    set_nonblocking(&reader)?;
+    let mut command = Command::new(spec.program);
+    command
+        .args(spec.args)
+        .current_dir(spec.directory)
+        .env_clear()
+        .envs(spec.environment.iter().map(|(name, value)| (name, value)))
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer);
+    let entry = Entry::prepare(spec);
+    #[expect(unsafe_code, reason = "session, identity and privileges can only be set between fork and exec")]
+    // SAFETY: the closure makes async-signal-safe calls only and neither allocates nor locks; see `Entry::enter`.
+    unsafe {
+        command.pre_exec(move || entry.enter());
+    }
+    let child = command.spawn()?;
+    let pid = pid_of(&child);
+    Ok(Started {
+        pidfd: open_pidfd(pid),
+        pipe: Some(File::from(reader)),
+        exited: false,
+        reaped: false,
+        deadline: Instant::now().checked_add(spec.time_limit),
+        grace: spec.grace,
+        family: Family { leader: Some(pid), cookie: spec.cookie, known: BTreeMap::new() },
+        child,
+    })
+}
+
+/// Ends every process that carries all these entries in its environment and was not started by a foreign daemon: TERM, up
+/// to `grace`, KILL. Returns how many there were. An empty cookie finds nothing.
+pub fn end_all(cookie: &[String], grace: Duration) -> io::Result<usize> {
+    let mut family = Family { leader: None, cookie, known: BTreeMap::new() };
+    let mut phase = Phase::Running;
+    loop {
+        let living = family.living()?;
+        if living.is_empty() {
+            return Ok(family.known.len());
+        }
+        phase = phase.press(&family, &living, grace)?;
+        std::thread::sleep(TICK);
+    }
+}
+
+/// A child that runs. Dropping it kills it and its family.
+#[derive(Debug)]
+#[must_use = "dropping it kills the child"]
+pub struct Started<'a> {
+    child: std::process::Child,
+    /// None on a kernel without it; then the exit is looked for at every tick.
+    pidfd: Option<OwnedFd>,
+    /// None after its end.
+    pipe: Option<File>,
+    exited: bool,
+    reaped: bool,
+    deadline: Option<Instant>,
+    grace: Duration,
+    family: Family<'a>,
+}
+
+impl Started<'_> {
+    /// Takes the child's output until it ended and everything it started is gone.
+    pub fn follow(mut self, stop: &Stop, output: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<End> {
+        let mut failed = None;
+        let mut take = |bytes: &[u8]| {
+            if failed.is_none() {
+                failed = output(bytes).err();
+            }
+            failed.is_some()
+        };
+        let ended = self.attend(stop, &mut take)?;
+        self.pump_rest(&mut take)?;
+        // Not before now: until it is reaped, its process group can not become somebody else's.
+        let status = self.child.wait()?;
+        self.reaped = true;
+        match failed {
+            Some(error) => Err(error),
+            None => Ok(ended.unwrap_or_else(|| end_of(status))),
+        }
+    }
+
+    /// Returns when the main process has ended and its family is gone; with a value if that was our doing.
+    fn attend(&mut self, stop: &Stop, take: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<Option<End>> {
+        let mut phase = Phase::Running;
+        let mut ended = None;
+        loop {
+            let refused = self.pump(phase.tick(), take)?;
+            self.exited = self.exited || has_exited(self.family.leader)?;
+            if phase == Phase::Running && !self.exited {
+                ended = self.overdue(stop);
+                if ended.is_none() && !refused {
+                    continue;
+                }
+            }
+            let living = self.family.living()?;
+            if living.is_empty() && self.exited {
+                return Ok(ended);
+            }
+            phase = phase.press(&self.family, &living, self.grace)?;
+        }
+    }
+
+    fn overdue(&self, stop: &Stop) -> Option<End> {
+        if let Some(reason) = stop.cancelled() {
+            return Some(End::Cancelled(reason));
+        }
+        self.deadline.filter(|deadline| Instant::now() >= *deadline).map(|_| End::TimeLimit)
+    }
+
+    /// Waits for output or the exit, at most a tick, and passes on what there is. True if nobody takes it any more.
+    fn pump(&mut self, tick: Duration, take: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<bool> {
+        let limit = self.deadline.map_or(tick, |deadline| match deadline.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => tick,
+            left => left.min(tick),
+        });
+        let mut waited_for = Vec::with_capacity(2);
+        if let Some(pipe) = &self.pipe {
+            waited_for.push(PollFd::new(pipe.as_fd(), PollFlags::POLLIN));
+        }
+        if let Some(pidfd) = self.pidfd.as_ref().filter(|_| !self.exited) {
+            waited_for.push(PollFd::new(pidfd.as_fd(), PollFlags::POLLIN));
+        }
+        // Rounded up: a wait of 0 ms just before the deadline would spin.
+        let timeout = PollTimeout::try_from(limit.as_millis() + 1).unwrap_or(PollTimeout::ZERO);
+        match nix::poll::poll(&mut waited_for, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        self.read(READS_PER_TICK, take)
+    }
+
+    /// What is left in the pipe once everyone who wrote to it is gone.
+    fn pump_rest(&mut self, take: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<()> {
+        self.read(READS_AT_END, take).map(|_| ())
+    }
+
+    fn read(&mut self, times: usize, take: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<bool> {
+        let mut chunk = vec![0; CHUNK];
+        let mut refused = false;
+        for _ in 0..times {
+            let Some(pipe) = &mut self.pipe else { break };
+            match pipe.read(&mut chunk) {
+                Ok(0) => self.pipe = None,
+                Ok(length) => refused = take(&chunk[..length]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(refused)
+    }
+}
+
+impl Drop for Started<'_> {
+    fn drop(&mut self) {
+        if self.reaped {
+            return;
+        }
+        let living = self.family.living().unwrap_or_default();
+        self.family.signal(&living, libc::SIGKILL);
+        // Not a wait: a process that can not be killed (a dead network file system) must not stop us as well.
+        if let Err(error) = self.child.try_wait() {
+            log::warn!("cannot reap a child: {error} pid={}", self.child.id());
+        }
+    }
+}
+
+/// How hard the family is pressed to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// Not at all.
+    Running,
+    /// TERM was sent; KILL follows at this time.
+    Asked(Instant),
+    /// KILL was sent; at this time we give up.
+    Killed(Instant),
+}
+
+impl Phase {
+    fn tick(self) -> Duration {
+        match self {
+            Self::Running => LONG_TICK,
+            Self::Asked(_) | Self::Killed(_) => TICK,
+        }
+    }
+
+    /// The next phase, after its signal was sent.
+    fn press(self, family: &Family<'_>, living: &[Process], grace: Duration) -> io::Result<Self> {
+        let now = Instant::now();
+        match self {
+            Self::Running => {
+                family.signal(living, libc::SIGTERM);
+                Ok(Self::Asked(now + grace))
+            }
+            Self::Asked(until) if now < until => Ok(self),
+            Self::Asked(_) => {
+                family.signal(living, libc::SIGKILL);
+                Ok(Self::Killed(now + KILL_LIMIT))
+            }
+            Self::Killed(until) if now < until => {
+                // Again, for what was forked while we looked.
+                family.signal(living, libc::SIGKILL);
+                Ok(self)
+            }
+            Self::Killed(_) => {
+                let pids: Vec<_> = living.iter().map(|process| process.pid.to_string()).collect();
+                let text = format!("these processes do not end when killed: {}", pids.join(", "));
+                Err(io::Error::new(ErrorKind::TimedOut, text))
+            }
+        }
+    }
+}
+
+/// The processes that belong to a child or to a cookie.
+#[derive(Debug)]
+struct Family<'a> {
+    /// The main process: leader of its session and group, and not reaped yet.
+    leader: Option<i32>,
+    cookie: &'a [String],
+    /// Everyone seen so far by start time: a member stays one when its parent dies.
+    known: BTreeMap<i32, u64>,
+}
+
+impl Family<'_> {
+    /// The members that live now.
+    fn living(&mut self) -> io::Result<Vec<Process>> {
+        let all = processes()?;
+        let own = std::process::id().cast_signed();
+        let adopters = adopters(&all, own);
+        let mut members: BTreeSet<i32> =
+            all.iter().filter(|process| self.is_root(process, &adopters)).map(|process| process.pid).collect();
+        while let Some(next) = all.iter().find(|one| members.contains(&one.parent) && !members.contains(&one.pid)) {
+            members.insert(next.pid);
+        }
+        members.remove(&own);
+        let living: Vec<_> = all.into_iter().filter(|process| members.contains(&process.pid)).collect();
+        self.known.extend(living.iter().map(|process| (process.pid, process.started)));
+        Ok(living)
+    }
+
+    /// Whether it is a member for its own sake, not for its parent's.
+    fn is_root(&self, process: &Process, adopters: &BTreeSet<i32>) -> bool {
+        self.leader.is_some_and(|leader| process.group == leader || process.session == leader)
+            || self.known.get(&process.pid) == Some(&process.started)
+            || adopters.contains(&process.parent) && carries(process.pid, self.cookie)
+    }
+
+    /// Sends a signal to each once: the group in one go, as a fork could otherwise slip through, the others one by one.
+    fn signal(&self, living: &[Process], signal: i32) {
+        if let Some(leader) = self.leader {
+            send(leader, signal, Target::Group);
+        }
+        for process in living.iter().filter(|process| Some(process.group) != self.leader) {
+            signal_one(process, signal);
+        }
+    }
+}
+
+/// Who becomes the parent of an orphan: the init process, a service manager, or one of those above us (subreapers).
+fn adopters(all: &[Process], own: i32) -> BTreeSet<i32> {
+    let mut adopters = BTreeSet::from([0, 1, own]);
+    adopters.extend(all.iter().filter(|process| process.is_service_manager).map(|process| process.pid));
+    let mut next = own;
+    while let Some(process) = all.iter().find(|process| process.pid == next) {
+        next = process.parent;
+        if !adopters.insert(next) && next <= 1 {
+            break;
+        }
+    }
+    adopters
+}
+
+/// What the kernel tells of a process that lives (not of a zombie).
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Process {
+    pid: i32,
+    parent: i32,
+    group: i32,
+    session: i32,
+    /// In clock ticks since boot; with the pid it names a process for ever.
+    started: u64,
+    is_service_manager: bool,
+}
+
+impl Process {
+    fn look_up(pid: i32) -> Option<Self> {
+        // A process that is gone by now is not an error: it lives no more.
+        Self::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
+    }
+
+    /// Reads `pid (name) state ppid pgrp session … starttime …`; the name may hold anything, parentheses too.
+    fn parse(pid: i32, stat: &[u8]) -> Option<Self> {
+        let open = stat.iter().position(|byte| *byte == b'(')?;
+        let close = stat.iter().rposition(|byte| *byte == b')')?;
+        let fields: Vec<_> = std::str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace().collect();
+        if matches!(*fields.first()?, "Z" | "X" | "x") {
+            return None;
+        }
+        let number = |index: usize| fields.get(index)?.parse().ok();
+        Some(Self {
+            pid,
+            parent: number(1)?,
+            group: number(2)?,
+            session: number(3)?,
+            started: fields.get(19)?.parse().ok()?,
+            is_service_manager: stat.get(open + 1..close) == Some(b"systemd"),
+        })
+    }
+}
+
+fn processes() -> io::Result<Vec<Process>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        found.extend(pid.and_then(Process::look_up));
+    }
+    Ok(found)
+}
+
+/// Whether all these entries are in the environment that the process was given. Not if we may not read it.
+fn carries(pid: i32, cookie: &[String]) -> bool {
+    if cookie.is_empty() {
+        return false;
+    }
+    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let entries: BTreeSet<_> = environment.split(|byte| *byte == 0).collect();
+    cookie.iter().all(|entry| entries.contains(entry.as_bytes()))
+}
+
+/// Signals exactly this process: the descriptor is opened first, the start time compared then, so a reused pid is safe.
+fn signal_one(process: &Process, signal: i32) {
+    let pidfd = open_pidfd(process.pid);
+    if Process::look_up(process.pid).is_none_or(|now| now.started != process.started) {
+        return;
+    }
+    match pidfd {
+        Some(pidfd) => send(pidfd.as_raw_fd(), signal, Target::Descriptor),
+        None => send(process.pid, signal, Target::Process),
+    }
+}
+
+enum Target {
+    Group,
+    Process,
+    Descriptor,
+}
+
+/// An error is not looked at: whether the signal worked is seen by who still lives.
+fn send(number: i32, signal: i32, target: Target) {
+    #[expect(unsafe_code, reason = "nix knows no pidfd_send_signal")]
+    // SAFETY: numbers and a null pointer, which the call allows for its `info`.
+    unsafe {
+        match target {
+            Target::Group => libc::kill(-number, signal),
+            Target::Process => libc::kill(number, signal),
+            Target::Descriptor => {
+                let info = std::ptr::null::<libc::siginfo_t>();
+                i32::from(libc::syscall(libc::SYS_pidfd_send_signal, number, signal, info, 0) != 0)
+            }
+        };
+    }
+}
+
+fn open_pidfd(pid: i32) -> Option<OwnedFd> {
+    #[expect(unsafe_code, reason = "nix knows no pidfd_open")]
+    // SAFETY: the call takes two numbers, and what it returns if not negative is a new descriptor that nobody else owns.
+    unsafe {
+        let descriptor = RawFd::try_from(libc::syscall(libc::SYS_pidfd_open, pid, 0)).ok()?;
+        (descriptor >= 0).then(|| OwnedFd::from_raw_fd(descriptor))
+    }
+}
+
+/// Whether our child has ended; it is left to be reaped.
+fn has_exited(pid: Option<i32>) -> io::Result<bool> {
+    let Some(pid) = pid.and_then(|pid| libc::id_t::try_from(pid).ok()) else { return Ok(true) };
+    #[expect(unsafe_code, reason = "nix refuses real-time signals in what waitid returns")]
+    // SAFETY: `info` is plain old data that the call fills; it is zeroed, since the call leaves it alone if none ended.
+    let (result, ended) = unsafe {
+        let mut info: libc::siginfo_t = std::mem::zeroed();
+        let result = libc::waitid(libc::P_PID, pid, &raw mut info, libc::WEXITED | libc::WNOHANG | libc::WNOWAIT);
+        (result, info.si_pid() != 0)
+    };
+    if result == 0 {
+        return Ok(ended);
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == ErrorKind::Interrupted => Ok(false),
+        error => Err(error),
+    }
+}
+
+fn end_of(status: ExitStatus) -> End {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => End::Exit(code),
+        (None, Some(signal)) => End::Signal(signal),
+        (None, None) => End::Exit(status.into_raw()),
+    }
+}
+
+fn pid_of(child: &std::process::Child) -> i32 {
+    child.id().cast_signed()
+}
+
+fn set_nonblocking(descriptor: &OwnedFd) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, fcntl};
+    fcntl(descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// What the child does to itself between fork and exec; prepared before the fork, where memory may still be allocated.
+struct Entry {
+    umask: libc::mode_t,
+    become_user: Option<Identity>,
+    keep_capabilities: bool,
+    highest_descriptor: RawFd,
+}
+
+impl Entry {
+    fn prepare(spec: &Spec<'_>) -> Self {
+        let is_root = nix::unistd::geteuid().is_root();
+        // A plain user may not even set the groups it has.
+        let is_us = |identity: &&Identity| {
+            !is_root
+                && identity.uid == nix::unistd::geteuid().as_raw()
+                && identity.gid == nix::unistd::getegid().as_raw()
+        };
+        Self {
+            umask: spec.umask,
+            become_user: spec.run_as.filter(|identity| !is_us(identity)).cloned(),
+            keep_capabilities: spec.run_as.is_none() && is_root,
+            highest_descriptor: highest_descriptor(),
+        }
+    }
+
+    /// Only async-signal-safe calls, no allocation: other threads of the parent may have held any lock at the fork.
+    fn enter(&self) -> io::Result<()> {
+        #[expect(unsafe_code, reason = "these calls concern the process that is about to be replaced")]
+        // SAFETY: async-signal-safe system calls over numbers and memory that was allocated before the fork.
+        unsafe {
+            check(libc::setsid())?;
+            libc::umask(self.umask);
+            // std empties the signal mask and resets SIGPIPE; what our own parent ignored would stay ignored.
+            for signal in 1..=LAST_SIGNAL {
+                libc::signal(signal, libc::SIG_DFL);
+            }
+            self.keep_descriptors_from_the_child();
+            if !self.keep_capabilities {
+                drop_bounding_set();
+            }
+            if let Some(identity) = &self.become_user {
+                become_user(identity)?;
+            }
+            if !self.keep_capabilities {
+                drop_capabilities()?;
+            }
+            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+        }
+    }
+
+    /// Marks, not closes: std still needs its own one to report that exec failed.
+    #[expect(unsafe_code, reason = "system calls without a safe form")]
+    unsafe fn keep_descriptors_from_the_child(&self) {
+        // SAFETY: numbers only.
+        unsafe {
+            if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) == 0 {
+                return;
+            }
+            // Before Linux 5.11.
+            for descriptor in 3..self.highest_descriptor {
+                libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
+            }
+        }
+    }
+}
+
+/// Groups, group, user, in this order, and then makes sure that there is no way back.
+#[expect(unsafe_code, reason = "the identity of the process that is about to be replaced")]
+unsafe fn become_user(identity: &Identity) -> io::Result<()> {
+    let Identity { uid, gid, groups } = identity;
+    let (mut real, mut effective, mut saved) = (u32::MAX, u32::MAX, u32::MAX);
+    // SAFETY: async-signal-safe system calls; the pointers are to live memory of the right length.
+    unsafe {
+        check(libc::setgroups(groups.len(), groups.as_ptr()))?;
+        check(libc::setresgid(*gid, *gid, *gid))?;
+        check(libc::setresuid(*uid, *uid, *uid))?;
+        check(libc::getresuid(&raw mut real, &raw mut effective, &raw mut saved))?;
+    }
+    if (real, effective, saved) == (*uid, *uid, *uid) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
+}
+
+/// So that not even a program with file capabilities could have any. Needs a capability itself; without it, no_new_privs
+/// says the same.
+#[expect(unsafe_code, reason = "a system call without a safe form")]
+unsafe fn drop_bounding_set() {
+    for capability in 0..=HIGHEST_CAPABILITY {
+        // SAFETY: numbers only.
+        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
+    }
+}
+
+/// Becoming another user from root clears most of them, from a plain user with capabilities none.
+#[expect(unsafe_code, reason = "a system call without a safe form")]
+unsafe fn drop_capabilities() -> io::Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
+    let none = [CapabilitySet { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: the kernel reads a header and two sets, as version 3 has them; both live until it returns.
+    unsafe {
+        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
+        if libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
+    }
+}
+
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilitySet {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn highest_descriptor() -> RawFd {
+    let limit =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    RawFd::try_from(limit).unwrap_or(RawFd::MAX).min(65_536)
+}
+
+/// How soon a cancellation is noticed; output and exit wake us at once.
+const LONG_TICK: Duration = Duration::from_millis(50);
+
+/// How often we look whether those who were asked to end have done so.
+const TICK: Duration = Duration::from_millis(20);
+
+/// A killed process that is not gone by then hangs in the kernel.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
+
+/// A pipe's usual capacity.
+const CHUNK: usize = 64 * 1024;
+
+/// So that a flood does not keep us from the clock.
+const READS_PER_TICK: usize = 16;
+
+/// More than a pipe can hold: enough for everything that is left, and an end if a foreign process holds it.
+const READS_AT_END: usize = 32;
+
+const LAST_SIGNAL: i32 = 64;
+
+/// The kernel has a few more than 40 and refuses numbers it does not know.
+const HIGHEST_CAPABILITY: libc::c_ulong = 63;
+
+const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
+
+const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;

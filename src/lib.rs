@@ -1,3 +1,4 @@
 //! Landfall.
 pub mod domain;
+pub mod site;
 pub mod sys;

@@ -154,6 +154,15 @@ pub fn owner_of(path: &Path) -> io::Result<u32> {
     Ok(std::fs::metadata(path)?.uid())
 }
 
+/// The file system a path is on; none if nothing is there.
+pub fn device_of(path: &Path) -> io::Result<Option<u64>> {
+    match std::fs::metadata(path) {
+        Ok(found) => Ok(Some(found.dev())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// What is left on a file system for us.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {

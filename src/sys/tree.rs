@@ -124,6 +124,11 @@ pub fn remove(path: &Path) -> io::Result<()> {
     remove_entry(&parent, &name, 0).map_err(|error| at(path, &error))
 }
 
+/// Removes the entry of a directory that is already open, with everything below it; an absent one is fine.
+pub fn remove_at(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
+    remove_entry(parent, name, 0)
+}
+
 fn remove_entry(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
     match nix::unistd::unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
         Ok(()) | Err(Errno::ENOENT) => return Ok(()),

@@ -11,6 +11,7 @@ pub struct RemoteUrl {
     text: String,
     scheme: Scheme,
     host: Option<String>,
+    port: Option<u16>,
     path: String,
 }
 
@@ -57,6 +58,7 @@ impl RemoteUrl {
             Scheme::File => None,
             Scheme::Https | Scheme::Ssh | Scheme::Http | Scheme::Git => Some(Self::host_of(scheme, authority)?),
         };
+        let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
         let name = path.trim_matches('/');
         if name.is_empty() {
             return Err(RemoteUrlError::Incomplete);
@@ -64,7 +66,7 @@ impl RemoteUrl {
         if path.starts_with('-') || path.split('/').any(|part| part == "..") {
             return Err(RemoteUrlError::Hostile);
         }
-        Ok(Self { text: text.to_owned(), scheme, host, path: path.to_owned() })
+        Ok(Self { text: text.to_owned(), scheme, host, port, path: path.to_owned() })
     }
 
     fn split(text: &str) -> Result<(Scheme, &str, &str), RemoteUrlError> {
@@ -125,6 +127,11 @@ impl RemoteUrl {
     /// The host, lower-case; none for a directory.
     pub fn host(&self) -> Option<&str> {
         self.host.as_deref()
+    }
+
+    /// The port, if the URL names one.
+    pub fn port(&self) -> Option<u16> {
+        self.port
     }
 
     /// The forge of a well-known host.

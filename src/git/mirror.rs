@@ -1,0 +1,262 @@
+//! The bare local copy of a repository, shared by its sites. Only Landfall writes it; it can be deleted at any time.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Repository};
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::domain::push::RefName;
+use crate::domain::revision::Revision;
+
+use super::remote::{Session, find};
+use super::{GitError, Remote, local_ref};
+
+/// An open mirror.
+pub struct Mirror {
+    pub(super) repository: Repository,
+    path: PathBuf,
+}
+
+impl std::fmt::Debug for Mirror {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Mirror").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Mirror {
+    /// Opens the mirror, or makes an empty one. A damaged one is removed and made anew: everything in it can be fetched.
+    pub fn open_or_create(path: &Path) -> Result<Self, GitError> {
+        let _lock = lock(path)?;
+        match open(path) {
+            Ok(repository) => Ok(Self { repository, path: path.to_owned() }),
+            Err(error) => {
+                if path.exists() {
+                    log::warn!("mirror `{}` is damaged and made anew: {}", path.display(), error.message());
+                }
+                Self::create(path)
+            }
+        }
+    }
+
+    fn create(path: &Path) -> Result<Self, GitError> {
+        let mirror_error = |source: io::Error| GitError::Mirror { path: path.to_owned(), source };
+        if path.exists() {
+            std::fs::remove_dir_all(path).map_err(mirror_error)?;
+        }
+        std::fs::DirBuilder::new().mode(0o700).create(path).map_err(mirror_error)?;
+        let repository = Repository::init_bare(path).map_err(GitError::git("make a mirror"))?;
+        Ok(Self { repository, path: path.to_owned() })
+    }
+
+    /// Fetches a ref and gives back its commit; none if the remote does not have it. Asks for no object that is there, and
+    /// for no tags. If the mirror turns out to be damaged, it is made anew, once.
+    pub fn fetch(
+        &mut self,
+        remote: &Remote<'_>,
+        ref_name: &RefName,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Revision>, GitError> {
+        let _lock = lock(&self.path)?;
+        match self.fetch_once(remote, ref_name, cancelled) {
+            Err(GitError::Git { operation, source }) if is_damage(&source) => {
+                log::warn!(
+                    "mirror `{}` is damaged and made anew: {operation}: {}",
+                    self.path.display(),
+                    source.message()
+                );
+                *self = Self::create(&self.path)?;
+                self.fetch_once(remote, ref_name, cancelled)
+            }
+            result => result,
+        }
+    }
+
+    fn fetch_once(
+        &self,
+        remote: &Remote<'_>,
+        ref_name: &RefName,
+        cancelled: &dyn Fn() -> bool,
+    ) -> Result<Option<Revision>, GitError> {
+        let (asking, fetching) = (Session::default(), Session::default());
+        let mut anonymous =
+            self.repository.remote_anonymous(remote.url.as_str()).map_err(GitError::git("name the remote"))?;
+        let listed = {
+            let connection = anonymous
+                .connect_auth(Direction::Fetch, Some(asking.callbacks(remote, cancelled)), None)
+                .map_err(|error| asking.explain("fetch from", remote, error))?;
+            find(connection.list().map_err(|error| asking.explain("fetch from", remote, error))?, ref_name)
+        };
+        if cancelled() {
+            return Err(GitError::Cancelled);
+        }
+        let Some(listed) = listed else { return Ok(None) };
+        if !self.has_whole(&listed.commit) {
+            let mut options = FetchOptions::new();
+            options.remote_callbacks(fetching.callbacks(remote, cancelled)).download_tags(AutotagOption::None);
+            let refspec = format!("+{ref_name}:{}", local_ref(ref_name));
+            anonymous
+                .fetch(&[refspec], Some(&mut options), None)
+                .map_err(|error| fetching.explain("fetch from", remote, error))?;
+        }
+        self.resolve(ref_name, listed.object).map(Some)
+    }
+
+    /// What was fetched is what counts: the branch may have moved since it was listed.
+    fn resolve(&self, ref_name: &RefName, listed: Oid) -> Result<Revision, GitError> {
+        let failed = || GitError::git(format!("resolve `{ref_name}`"));
+        let name = local_ref(ref_name);
+        let object = match self.repository.refname_to_id(&name) {
+            Ok(object) if self.repository.find_object(listed, None).is_err() => object,
+            Ok(_) | Err(_) => listed,
+        };
+        self.repository.reference(&name, object, true, "fetched").map_err(failed())?;
+        let commit =
+            self.repository.find_object(object, None).and_then(|object| object.peel_to_commit()).map_err(failed())?;
+        Revision::parse(&commit.id().to_string()).map_err(|error| GitError::Git {
+            operation: format!("resolve `{ref_name}`"),
+            source: git2::Error::from_str(&error.to_string()),
+        })
+    }
+
+    /// Whether the commit and the objects it needs are here. A ref of ours that names it says so: it was set after they
+    /// had arrived.
+    fn has_whole(&self, revision: &Revision) -> bool {
+        let Ok(oid) = Oid::from_str(revision.as_str()) else { return false };
+        let kept = self.repository.references_glob("refs/landfall/*");
+        let is_kept = kept.is_ok_and(|references| {
+            references.flatten().any(|reference| reference.peel_to_commit().is_ok_and(|commit| commit.id() == oid))
+        });
+        is_kept && self.repository.find_commit(oid).and_then(|commit| commit.tree()).is_ok()
+    }
+}
+
+fn open(path: &Path) -> Result<Repository, git2::Error> {
+    let repository = Repository::open_bare(path)?;
+    // What is kept has to be readable, or the next fetch would build on sand.
+    for reference in repository.references_glob("refs/landfall/*")? {
+        reference?.peel_to_tree()?;
+    }
+    Ok(repository)
+}
+
+/// Whether libgit2 stumbled over our own files, not over the network.
+fn is_damage(error: &git2::Error) -> bool {
+    matches!(
+        error.class(),
+        ErrorClass::Odb
+            | ErrorClass::Object
+            | ErrorClass::Zlib
+            | ErrorClass::Reference
+            | ErrorClass::Indexer
+            | ErrorClass::Tree
+    )
+}
+
+/// Two processes may want the same mirror; a fetch is short, so the second waits.
+fn lock(path: &Path) -> Result<Flock<File>, GitError> {
+    let mirror_error = |source: io::Error| GitError::Mirror { path: path.to_owned(), source };
+    if let Some(parent) = path.parent() {
+        std::fs::create_dir_all(parent).map_err(mirror_error)?;
+    }
+    let name = path.with_extension("lock");
+    let file = File::options().write(true).create(true).truncate(false).open(name).map_err(mirror_error)?;
+    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| mirror_error(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Credentials;
+    use super::super::tests::{Origin, main_branch, mirror_path};
+    use super::*;
+
+    fn fetch(origin: &Origin, mirror: &mut Mirror, name: &RefName) -> Result<Option<Revision>, GitError> {
+        let (url, credentials) = (origin.url(), Credentials::default());
+        mirror.fetch(&Remote { url: &url, credentials: &credentials }, name, &|| false)
+    }
+
+    #[test]
+    fn the_tip_is_what_a_pull_would_get() {
+        let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
+        let first = origin.commit(&[("a", "1")]);
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        assert_eq!(fetch(&origin, &mut mirror, &main_branch()).expect("a fetch"), Some(first.clone()));
+        let second = origin.commit(&[("a", "2")]);
+        assert_eq!(fetch(&origin, &mut mirror, &main_branch()).expect("a fetch"), Some(second));
+        origin.git(&["reset", "-q", "--hard", first.as_str()]);
+        assert_eq!(fetch(&origin, &mut mirror, &main_branch()).expect("a forced fetch"), Some(first.clone()));
+        let url = origin.url();
+        let remote = Remote { url: &url, credentials: &Credentials::default() };
+        assert_eq!(super::super::tip(&remote, &main_branch()).expect("the tip"), Some(first));
+    }
+
+    #[test]
+    fn a_ref_that_is_gone_is_none_also_when_it_was_there() {
+        let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
+        origin.commit(&[("a", "1")]);
+        origin.git(&["branch", "gone"]);
+        let gone = RefName::parse("refs/heads/gone").expect("a ref");
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        assert!(fetch(&origin, &mut mirror, &gone).expect("a fetch").is_some());
+        origin.git(&["branch", "-q", "-D", "gone"]);
+        assert_eq!(fetch(&origin, &mut mirror, &gone).expect("a fetch"), None);
+    }
+
+    #[test]
+    fn an_annotated_tag_is_its_commit() {
+        let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
+        let commit = origin.commit(&[("a", "1")]);
+        origin.git(&["tag", "-a", "-m", "a tag", "v1"]);
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        let tag = RefName::parse("refs/tags/v1").expect("a ref");
+        assert_eq!(fetch(&origin, &mut mirror, &tag).expect("a fetch"), Some(commit));
+    }
+
+    #[test]
+    fn a_repository_that_is_gone_is_said_so() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        let origin = Origin::new();
+        std::fs::remove_dir_all(origin.path().join(".git")).expect("a removal");
+        let error = fetch(&origin, &mut mirror, &main_branch()).expect_err("an error");
+        assert!(matches!(error, GitError::RepositoryNotFound { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_damaged_mirror_is_made_anew() {
+        let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
+        let path = mirror_path(&directory);
+        let commit = origin.commit(&[("a", "1"), ("b", "2")]);
+        let damages: [fn(&Path); 3] = [
+            |path| std::fs::remove_file(path.join("HEAD")).expect("a removal"),
+            |path| {
+                for pack in std::fs::read_dir(path.join("objects/pack")).expect("packs") {
+                    let pack = pack.expect("a pack").path();
+                    std::fs::remove_file(&pack).expect("a removal");
+                    std::fs::write(pack, "not a pack").expect("a file");
+                }
+            },
+            |path| std::fs::write(path.join("config"), "[[[").expect("a file"),
+        ];
+        for damage in damages {
+            let mut mirror = Mirror::open_or_create(&path).expect("a mirror");
+            fetch(&origin, &mut mirror, &main_branch()).expect("a fetch");
+            drop(mirror);
+            damage(&path);
+            let mut mirror = Mirror::open_or_create(&path).expect("a mirror made anew");
+            assert_eq!(fetch(&origin, &mut mirror, &main_branch()).expect("a fetch"), Some(commit.clone()));
+        }
+    }
+
+    #[test]
+    fn a_cancelled_fetch_ends() {
+        let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
+        origin.commit(&[("a", "1")]);
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        let (url, credentials) = (origin.url(), Credentials::default());
+        let error = mirror.fetch(&Remote { url: &url, credentials: &credentials }, &main_branch(), &|| true);
+        assert!(matches!(error, Err(GitError::Cancelled)));
+    }
+}

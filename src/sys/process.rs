@@ -244,9 +244,10 @@ impl Drop for Started<'_> {
         }
         let living = self.family.living().unwrap_or_default();
         self.family.signal(&living, libc::SIGKILL);
-        // Not a wait: a process that can not be killed (a dead network file system) must not stop us as well.
-        if let Err(error) = self.child.try_wait() {
-            log::warn!("cannot reap a child: {error} pid={}", self.child.id());
+        // A bounded wait: a process that can not be killed (a dead network file system) must not stop us as well.
+        let give_up = Instant::now() + KILL_LIMIT;
+        while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < give_up {
+            std::thread::sleep(TICK);
         }
     }
 }
@@ -526,8 +527,10 @@ impl Entry {
             check(libc::setsid())?;
             libc::umask(self.umask);
             // std empties the signal mask and resets SIGPIPE; what our own parent ignored would stay ignored.
+            // Not through libc, which refuses the two signals it uses itself.
+            let default = [0_u64; KERNEL_SIGACTION_WORDS];
             for signal in 1..=LAST_SIGNAL {
-                libc::signal(signal, libc::SIG_DFL);
+                libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, size_of::<u64>());
             }
             self.keep_descriptors_from_the_child();
             if !self.keep_capabilities {
@@ -644,9 +647,339 @@ const READS_AT_END: usize = 32;
 
 const LAST_SIGNAL: i32 = 64;
 
+/// Handler, flags, restorer and mask, each a word at most; all zero is the default action.
+const KERNEL_SIGACTION_WORDS: usize = 8;
+
 /// The kernel has a few more than 40 and refuses numbers it does not know.
 const HIGHEST_CAPABILITY: libc::c_ulong = 63;
 
 const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
 
 const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const NONE: [i32; 0] = [];
+
+    /// A directory, a cookie of its own, and what a script said.
+    struct House {
+        directory: tempfile::TempDir,
+        cookie: Vec<String>,
+        limit: Duration,
+        grace: Duration,
+        run_as: Option<Identity>,
+        stop: Stop,
+        output: Vec<u8>,
+    }
+
+    impl House {
+        fn new() -> Self {
+            static NEXT: AtomicU32 = AtomicU32::new(0);
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            Self {
+                directory: tempfile::tempdir().expect("a directory"),
+                cookie: vec![format!("LANDFALL_TEST={}.{number}", std::process::id()), "SECOND=2".into()],
+                limit: MINUTE,
+                grace: Duration::from_millis(300),
+                run_as: None,
+                stop: Stop::new(),
+                output: Vec::new(),
+            }
+        }
+
+        fn environment(&self) -> Vec<(String, OsString)> {
+            let mut environment = vec![("PATH".to_owned(), OsString::from("/usr/bin:/bin"))];
+            let entries = self.cookie.iter().filter_map(|entry| entry.split_once('='));
+            environment.extend(entries.map(|(name, value)| (name.to_owned(), value.into())));
+            environment
+        }
+
+        fn spec<'a>(&'a self, args: &'a [OsString], environment: &'a [(String, OsString)]) -> Spec<'a> {
+            Spec {
+                program: Path::new("/bin/bash"),
+                args,
+                directory: self.directory.path(),
+                environment,
+                run_as: self.run_as.as_ref(),
+                umask: 0o002,
+                time_limit: self.limit,
+                grace: self.grace,
+                cookie: &self.cookie,
+            }
+        }
+
+        fn run(&mut self, script: &str) -> End {
+            let mut output = Vec::new();
+            let end = self.run_into(script, &mut |bytes| {
+                output.extend_from_slice(bytes);
+                Ok(())
+            });
+            self.output = output;
+            assert_eq!(self.living(), NONE, "{script}");
+            end.expect("an end")
+        }
+
+        fn run_into(&self, script: &str, output: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<End> {
+            let args = [OsString::from("-c"), script.into()];
+            run(&self.spec(&args, &self.environment()), &self.stop, output)
+        }
+
+        fn text(&self) -> &str {
+            std::str::from_utf8(&self.output).expect("UTF-8")
+        }
+
+        /// Every process with our cookie, whoever its parent is.
+        fn living(&self) -> Vec<i32> {
+            let all = processes().expect("the processes");
+            all.iter().map(|process| process.pid).filter(|pid| carries(*pid, &self.cookie)).collect()
+        }
+    }
+
+    #[test]
+    fn an_end_is_told_as_it_was() {
+        let table = [
+            ("exit 0", End::Exit(0)),
+            ("exit 3", End::Exit(3)),
+            ("kill -9 $$", End::Signal(9)),
+            ("kill -TERM $$", End::Signal(15)),
+            ("kill -RTMIN $$", End::Signal(34)),
+            ("no-such-command-here", End::Exit(127)),
+        ];
+        for (script, expected) in table {
+            assert_eq!(House::new().run(script), expected, "{script}");
+        }
+    }
+
+    #[test]
+    fn output_comes_whole_and_in_order_and_raw() {
+        let mut house = House::new();
+        house.run("echo one; echo two >&2; echo three");
+        assert_eq!(house.output, b"one\ntwo\nthree\n");
+        house.run(r"printf '\xff\xfe\x00 no end of line'");
+        assert_eq!(house.output, b"\xff\xfe\x00 no end of line");
+        assert_eq!(house.run("head -c 31457280 /dev/zero"), End::Exit(0));
+        assert_eq!(house.output.len(), 30 << 20);
+    }
+
+    #[test]
+    fn a_child_that_takes_too_long_is_ended() {
+        let table = [
+            "sleep 1000",
+            "while :; do :; done",
+            "trap '' TERM; sleep 1000; sleep 1000",
+            "trap '' TERM; while :; do echo flood; done",
+            "kill -STOP $$",
+            "exec >&- 2>&-; sleep 1000",
+            "trap '' TERM; env -i setsid sleep 1000; :",
+        ];
+        for script in table {
+            let mut house = House::new();
+            house.limit = Duration::from_millis(300);
+            let started = Instant::now();
+            assert_eq!(house.run(script), End::TimeLimit, "{script}");
+            assert!(started.elapsed() < Duration::from_secs(10), "{script}");
+        }
+    }
+
+    #[test]
+    fn a_child_has_its_grace_to_tidy_up() {
+        let mut house = House::new();
+        house.limit = Duration::from_millis(300);
+        house.grace = MINUTE;
+        assert_eq!(house.run("trap 'echo tidy; exit 0' TERM; while :; do :; done"), End::TimeLimit);
+        assert_eq!(house.text(), "tidy\n");
+    }
+
+    #[test]
+    fn what_a_child_leaves_behind_ends_with_it() {
+        let table = [
+            ("holds the pipe", "sleep 1000 & echo done"),
+            ("holds the pipe and ignores TERM", "(trap '' TERM; sleep 1000; sleep 1000) & echo done"),
+            ("own group", "set -m; sleep 1000 & echo done"),
+            ("own session", "setsid sleep 1000 & sleep 0.2; echo done"),
+            ("own session, no pipe", "setsid sleep 1000 >/dev/null 2>&1 </dev/null & sleep 0.2; echo done"),
+            ("double fork", "(setsid bash -c 'sleep 1000 & exit' &); sleep 0.2; echo done"),
+            ("writes for ever", "setsid bash -c 'while :; do echo x >/dev/null; done' & sleep 0.2; echo done"),
+            ("child without a cookie", "setsid bash -c 'env -i sleep 1234; :' & sleep 0.2; echo done"),
+            ("stopped", "setsid bash -c 'kill -STOP $$' & sleep 0.2; echo done"),
+        ];
+        for (name, script) in table {
+            let mut house = House::new();
+            let started = Instant::now();
+            assert_eq!(house.run(script), End::Exit(0), "{name}");
+            assert_eq!(house.text(), "done\n", "{name}");
+            assert!(started.elapsed() < Duration::from_secs(10), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_cancellation_ends_a_child_quickly() {
+        let mut house = House::new();
+        house.grace = MINUTE;
+        let (stop, started) = (house.stop.clone(), Instant::now());
+        let args = [OsString::from("-c"), "echo ready; sleep 1000 & sleep 1000".into()];
+        let mut seen = Vec::new();
+        let end = run(&house.spec(&args, &house.environment()), &house.stop, &mut |bytes| {
+            seen.extend_from_slice(bytes);
+            stop.cancel("an operator said so");
+            Ok(())
+        });
+        assert_eq!(end.expect("an end"), End::Cancelled("an operator said so".into()));
+        assert!(started.elapsed() < Duration::from_secs(5));
+        assert_eq!((seen.as_slice(), house.living()), (&b"ready\n"[..], NONE.to_vec()));
+    }
+
+    #[test]
+    fn output_that_can_not_be_kept_ends_the_child() {
+        let house = House::new();
+        let full = || io::Error::from_raw_os_error(libc::ENOSPC);
+        let error = house.run_into("while :; do echo x; done", &mut |_| Err(full())).expect_err("an error");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        assert_eq!(house.living(), NONE);
+    }
+
+    #[test]
+    fn a_child_that_can_not_start_is_an_error() {
+        let house = House::new();
+        let environment = house.environment();
+        let absent = Spec { program: Path::new("/no/such/program"), ..house.spec(&[], &environment) };
+        let error = start(&absent).map(drop).expect_err("an error");
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_child_that_is_dropped_is_gone() {
+        let house = House::new();
+        let (args, environment) = ([OsString::from("-c"), "sleep 1000 & wait".into()], house.environment());
+        drop(start(&house.spec(&args, &environment)).expect("a child"));
+        assert_eq!(house.living(), NONE);
+    }
+
+    #[test]
+    fn a_child_starts_from_a_clean_slate() {
+        let mut house = House::new();
+        let inherited = File::open("/dev/null").expect("a file");
+        let number = inherited.as_raw_fd();
+        #[expect(unsafe_code, reason = "a descriptor that another library left inheritable")]
+        // SAFETY: numbers only; the descriptor is ours.
+        unsafe {
+            libc::fcntl(number, libc::F_SETFD, 0);
+        }
+        house.run("cat; umask; ls /proc/self/fd | tr '\\n' ' '; echo; ls -l /proc/self/fd/0 | sed 's/.*-> //'");
+        // `ls` itself has the directory open as 3.
+        assert_eq!(house.text(), "0002\n0 1 2 3 \n/dev/null\n");
+        house.run("echo $PPID; cat /proc/self/status; cat /proc/$$/stat");
+        assert_eq!(field(house.text(), "NoNewPrivs"), "1");
+        assert_eq!(field(house.text(), "SigIgn"), "0000000000000000");
+        assert_eq!(field(house.text(), "SigBlk"), "0000000000000000");
+        assert_eq!(field(house.text(), "CapAmb"), "0000000000000000");
+        let stat = house.text().lines().last().expect("a line");
+        let pid = stat.split(' ').next().and_then(|pid| pid.parse().ok()).expect("a pid");
+        let process = Process::parse(pid, stat.as_bytes()).expect("a process");
+        assert_eq!((process.group, process.session), (pid, pid));
+    }
+
+    #[test]
+    fn root_leaves_everything_behind_when_it_becomes_a_user() {
+        if !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        for identity in [
+            Identity { uid: 65_534, gid: 65_534, groups: vec![65_534, 4_242] },
+            Identity { uid: 65_534, gid: 65_534, groups: vec![] },
+            Identity { uid: 0, gid: 0, groups: vec![0] },
+        ] {
+            let mut house = House::new();
+            house.run_as = Some(identity.clone());
+            assert_eq!(house.run("cat /proc/self/status"), End::Exit(0));
+            let text = house.text();
+            let four = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join("\t");
+            assert_eq!(field(text, "Uid"), four(identity.uid));
+            assert_eq!(field(text, "Gid"), four(identity.gid));
+            let mut groups = identity.groups.clone();
+            groups.sort_unstable();
+            assert_eq!(field(text, "Groups"), groups.iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
+            for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+                assert_eq!(field(text, set), "0000000000000000", "{set} of {identity:?}");
+            }
+            assert_eq!(field(text, "NoNewPrivs"), "1");
+        }
+    }
+
+    #[test]
+    fn a_plain_user_may_name_itself() {
+        let us = Identity {
+            uid: nix::unistd::geteuid().as_raw(),
+            gid: nix::unistd::getegid().as_raw(),
+            groups: nix::unistd::getgroups().expect("our groups").iter().map(|group| group.as_raw()).collect(),
+        };
+        let mut house = House::new();
+        house.run_as = Some(us);
+        assert_eq!(house.run("exit 0"), End::Exit(0));
+    }
+
+    #[test]
+    fn orphans_of_a_crash_are_found_by_their_cookie() {
+        let house = House::new();
+        let (args, environment) =
+            ([OsString::from("-c"), "trap '' TERM; setsid sleep 1000 & wait; wait".into()], house.environment());
+        let mut started = start(&house.spec(&args, &environment)).expect("a child");
+        wait_until(|| house.living().len() == 2);
+        assert_eq!(end_all(&[], house.grace).expect("none"), 0);
+        let other = vec![house.cookie[0].clone(), "SECOND=20".to_owned()];
+        assert_eq!(end_all(&other, house.grace).expect("none"), 0);
+        assert_eq!(end_all(&house.cookie, house.grace).expect("both"), 2);
+        assert_eq!(end_all(&house.cookie, house.grace).expect("none"), 0);
+        started.reaped = started.child.wait().is_ok();
+    }
+
+    #[test]
+    fn a_foreign_daemon_keeps_what_it_started_for_us() {
+        // As pm2 does: a daemon that was there before starts a program with the environment of the one who asked.
+        let mut house = House::new();
+        let cookie = house.cookie.join(" ");
+        let program = format!("env {cookie} sleep 1000 & wait");
+        let mut daemon = Command::new("/bin/bash").args(["-c", &program]).spawn().expect("a daemon");
+        wait_until(|| house.living().len() == 1);
+        let kept = house.living();
+        let mut living = Vec::new();
+        let end = house.run_into("exit 0", &mut |_| Ok(())).expect("an end");
+        living.extend(house.living());
+        assert_eq!((end, living), (End::Exit(0), kept.clone()));
+        assert_eq!(end_all(&house.cookie, house.grace).expect("none"), 0);
+        for pid in kept {
+            signal_one(&Process::look_up(pid).expect("it lives"), libc::SIGKILL);
+        }
+        daemon.wait().expect("the daemon's end");
+        house.output.clear();
+    }
+
+    #[test]
+    fn the_kernel_tells_about_a_process_whatever_its_name() {
+        let stat = b"42 (a) Z (b) S 1 40 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 1";
+        let process = Process::parse(42, stat).expect("a process");
+        let expected =
+            Process { pid: 42, parent: 1, group: 40, session: 41, started: 987_654, is_service_manager: false };
+        assert_eq!(process, expected);
+        assert_eq!(Process::parse(42, b"42 (a) Z 1 40 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654"), None);
+        assert_eq!(Process::parse(42, b"nonsense"), None);
+    }
+
+    fn field<'a>(status: &'a str, name: &str) -> &'a str {
+        let value = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        value.expect("the field").trim()
+    }
+
+    fn wait_until(mut condition: impl FnMut() -> bool) {
+        let limit = Instant::now() + MINUTE;
+        while !condition() {
+            assert!(Instant::now() < limit, "the condition never came true");
+            std::thread::sleep(TICK);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! What outlives the process: deliveries, the queue, the journals. The only SQL of the house.
+//!
+//! ```text
+//! mod          Store: opens, migrates, and the blocking front door    types       what goes in and comes out
+//! statements/  every SQL statement, compiled once for each database   migrations/ forward only
+//! ```
+//!
+//! SQLite and PostgreSQL run the same text. Async ends here: every method blocks, and must not be called from an async
+//! task. A writer's transaction is durable when its method returns (SQLite: WAL with `synchronous=FULL`).
+
+mod postgres;
+mod sqlite;
+mod types;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use sqlx::migrate::{MigrateError, Migrator};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use tokio::runtime::Runtime;
+
+use crate::domain::deployment::{DeploymentId, Entry, Outcome};
+use crate::domain::name::{NodeName, SiteName};
+use crate::domain::release_id::ReleaseId;
+
+pub use types::{
+    Acceptance, Claim, Deployment, DeploymentFilter, FollowUp, Hold, JournalLine, NewDelivery, NewDeployment,
+    SiteAcceptance, StoreError, Verdict, VerdictFor,
+};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
+
+/// The store. Clones share it; threads and processes may use it at the same time.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pools: Pools,
+    runtime: Option<Runtime>,
+}
+
+#[derive(Debug)]
+enum Pools {
+    /// SQLite allows one writer; a second connection of ours would only wait for it.
+    Sqlite { writer: SqlitePool, readers: SqlitePool },
+    /// PostgreSQL sorts its writers out itself.
+    Postgres(PgPool),
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The last clone may go in a thread that must not block.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Runs a statement in a writer's transaction, durable when it returns.
+macro_rules! write {
+    ($store:expr, $module:ident::$function:ident($($argument:expr),*)) => {
+        $store.block_on(async {
+            match &$store.0.pools {
+                Pools::Sqlite { writer, .. } => {
+                    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+                    let value = sqlite::statements::$module::$function(&mut transaction, $($argument),*).await?;
+                    transaction.commit().await?;
+                    Ok(value)
+                }
+                Pools::Postgres(pool) => {
+                    let mut transaction = pool.begin().await?;
+                    let value = postgres::statements::$module::$function(&mut transaction, $($argument),*).await?;
+                    transaction.commit().await?;
+                    Ok(value)
+                }
+            }
+        })
+    };
+}
+
+/// Runs a statement that only reads.
+macro_rules! read {
+    ($store:expr, $module:ident::$function:ident($($argument:expr),*)) => {
+        $store.block_on(async {
+            match &$store.0.pools {
+                Pools::Sqlite { readers, .. } => {
+                    let mut connection = readers.acquire().await?;
+                    sqlite::statements::$module::$function(&mut connection, $($argument),*).await
+                }
+                Pools::Postgres(pool) => {
+                    let mut connection = pool.acquire().await?;
+                    postgres::statements::$module::$function(&mut connection, $($argument),*).await
+                }
+            }
+        })
+    };
+}
+
+impl Store {
+    /// Opens `sqlite:/path/landfall.db` (made if it is not there) or `postgres://…`, and brings its schema up to date. A
+    /// store that a newer Landfall has changed is refused.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("store")
+            .enable_all()
+            .build()
+            .map_err(|error| StoreError::Unavailable(sqlx::Error::Io(error)))?;
+        let pools = runtime.block_on(async {
+            let pools = if url.starts_with("postgres") { open_postgres(url).await? } else { open_sqlite(url).await? };
+            let migrated = match &pools {
+                Pools::Sqlite { writer, .. } => MIGRATIONS.run(writer).await,
+                Pools::Postgres(pool) => MIGRATIONS.run(pool).await,
+            };
+            migrated.map_err(|error| match error {
+                MigrateError::VersionMissing(version) => StoreError::Newer(version),
+                other => StoreError::Migration(other),
+            })?;
+            Ok::<_, StoreError>(pools)
+        })?;
+        Ok(Self(Arc::new(Inner { pools, runtime: Some(runtime) })))
+    }
+
+    fn block_on<T>(&self, future: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        match &self.0.runtime {
+            Some(runtime) => runtime.block_on(future),
+            None => Err(StoreError::Unavailable(sqlx::Error::PoolClosed)),
+        }
+    }
+
+    /// Stores a delivery with its verdict and the deployments it leads to, in one transaction.
+    pub fn accept(
+        &self,
+        delivery: &NewDelivery,
+        verdict: &Verdict,
+        now: DateTime<Utc>,
+    ) -> Result<Acceptance, StoreError> {
+        write!(self, delivery::accept(delivery, verdict, now))
+    }
+
+    /// Queues what an operator asks for: it never counts as a duplicate and takes the place of the one that waits. A
+    /// manual deploy lifts a hold.
+    pub fn enqueue(&self, order: &NewDeployment, now: DateTime<Utc>) -> Result<DeploymentId, StoreError> {
+        write!(self, queue::enqueue(order, now))
+    }
+
+    /// Takes the oldest deployment of the node whose site has nothing running.
+    pub fn claim(
+        &self,
+        node: &NodeName,
+        owner: &str,
+        lease: Duration,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Claim>, StoreError> {
+        write!(self, queue::claim(node, owner, now, now + lease))
+    }
+
+    /// Takes this deployment if it waits and nothing of its site runs.
+    pub fn claim_one(
+        &self,
+        id: DeploymentId,
+        owner: &str,
+        lease: Duration,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Claim>, StoreError> {
+        write!(self, queue::claim_one(id, owner, now, now + lease))
+    }
+
+    /// Takes over what a dead process ran, or left stuck. Its token counts for nothing from now on.
+    pub fn take_over(
+        &self,
+        id: DeploymentId,
+        owner: &str,
+        lease: Duration,
+        now: DateTime<Utc>,
+    ) -> Result<Claim, StoreError> {
+        write!(self, queue::take_over(id, owner, now, now + lease))
+    }
+
+    /// Renews the leases of everything that this owner runs; gives back how many.
+    pub fn renew(&self, owner: &str, lease: Duration, now: DateTime<Utc>) -> Result<u64, StoreError> {
+        write!(self, queue::renew(owner, now + lease))
+    }
+
+    /// Appends a line to a journal, and brings the deployment's row up to date with it.
+    pub fn append(&self, id: DeploymentId, token: &str, entry: &Entry, now: DateTime<Utc>) -> Result<(), StoreError> {
+        write!(self, journal::append(id, token, entry, now))
+    }
+
+    /// Records the end and everything that follows from it, in one transaction. Gives back the new attempt, if any.
+    pub fn finish(
+        &self,
+        id: DeploymentId,
+        token: &str,
+        outcome: &Outcome,
+        follow_up: &FollowUp,
+        now: DateTime<Utc>,
+    ) -> Result<Option<DeploymentId>, StoreError> {
+        write!(self, journal::finish(id, token, outcome, follow_up, now))
+    }
+
+    /// The journal of a deployment.
+    pub fn journal(&self, id: DeploymentId) -> Result<Vec<JournalLine>, StoreError> {
+        read!(self, journal::lines(id))
+    }
+
+    /// A deployment by its number.
+    pub fn deployment(&self, id: DeploymentId) -> Result<Option<Deployment>, StoreError> {
+        read!(self, queue::deployment(id))
+    }
+
+    /// Deployments, newest first.
+    pub fn deployments(&self, filter: &DeploymentFilter) -> Result<Vec<Deployment>, StoreError> {
+        read!(self, queue::deployments(filter))
+    }
+
+    /// What runs on a node, or is stuck there.
+    pub fn unfinished(&self, node: &NodeName) -> Result<Vec<Deployment>, StoreError> {
+        read!(self, queue::unfinished(node))
+    }
+
+    /// How many deployments of a node wait.
+    pub fn waiting(&self, node: &NodeName) -> Result<i64, StoreError> {
+        read!(self, queue::waiting(node))
+    }
+
+    /// The newest name a release of the site ever had on the node, also if it failed or is gone.
+    pub fn newest_release(&self, site: &SiteName, node: &NodeName) -> Result<Option<ReleaseId>, StoreError> {
+        read!(self, site::newest_release(site, node))
+    }
+
+    /// The releases that were rolled away from.
+    pub fn bad_releases(&self, site: &SiteName, node: &NodeName) -> Result<BTreeSet<ReleaseId>, StoreError> {
+        read!(self, site::bad_releases(site, node))
+    }
+
+    /// Why and since when the site refuses pushes, if it does.
+    pub fn hold(&self, site: &SiteName) -> Result<Option<Hold>, StoreError> {
+        read!(self, site::hold(site))
+    }
+
+    /// Writes something that changes nothing: can a push be accepted?
+    pub fn check_writable(&self) -> Result<(), StoreError> {
+        write!(self, site::touch_counter())
+    }
+}
+
+async fn open_sqlite(url: &str) -> Result<Pools, StoreError> {
+    let options = SqliteConnectOptions::from_str(url)?
+        .create_if_missing(true)
+        .journal_mode(SqliteJournalMode::Wal)
+        // NORMAL would lose the last accepted pushes in a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(BUSY_TIMEOUT)
+        .foreign_keys(true);
+    let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+    let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await?;
+    Ok(Pools::Sqlite { writer, readers })
+}
+
+async fn open_postgres(url: &str) -> Result<Pools, StoreError> {
+    Ok(Pools::Postgres(PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect(url).await?))
+}
+
+/// Another process (the command line beside the server) may be writing; its transactions take milliseconds.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const READERS: u32 = 4;
+
+const POSTGRES_CONNECTIONS: u32 = 16;

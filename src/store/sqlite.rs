@@ -1,0 +1,6 @@
+//! The statements, for SQLite.
+
+pub(super) type Connection = sqlx::SqliteConnection;
+
+#[path = "statements/mod.rs"]
+pub(super) mod statements;

@@ -1,0 +1,225 @@
+//! What goes into the store and comes out of it.
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::admission::SiteStatus;
+use crate::domain::deployment::{DeploymentId, Entry, Kind, StateName, Step, Trigger};
+use crate::domain::name::{NodeName, RepositoryName, SiteName};
+use crate::domain::push::{DeliveryKey, RefName};
+use crate::domain::release_id::ReleaseId;
+use crate::domain::revision::Revision;
+use crate::domain::routing::Route;
+
+/// Why the store did not do as it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It did not answer, or could not write: busy, full, gone. Nothing has changed.
+    #[error("the store is not available: {0}")]
+    Unavailable(#[from] sqlx::Error),
+    /// Somebody else took the deployment over; nothing of it may be touched any more.
+    #[error("the lease of the deployment was lost")]
+    LostLease,
+    /// There is no such deployment.
+    #[error("there is no deployment {0}")]
+    NotFound(DeploymentId),
+    /// The schema is from the future.
+    #[error(
+        "the store was changed by a newer Landfall (schema {0})\nhelp: run that version, or restore a copy from before"
+    )]
+    Newer(i64),
+    /// The schema could not be brought up to date.
+    #[error("cannot bring the store's schema up to date: {0}")]
+    Migration(sqlx::migrate::MigrateError),
+    /// A value in a row is not one of ours.
+    #[error("the store has a value that cannot be understood: {0}")]
+    Corrupt(String),
+}
+
+/// A delivery that is to be stored.
+#[derive(Debug, Clone)]
+pub struct NewDelivery {
+    /// Whose webhook it is.
+    pub repository: RepositoryName,
+    /// The forge's id of it.
+    pub key: DeliveryKey,
+    /// The forge's word for the event.
+    pub event: String,
+    /// SHA-256 of the body, in hex.
+    pub digest: String,
+    /// The ref that moved.
+    pub ref_name: Option<RefName>,
+    /// Where it was.
+    pub before: Option<Revision>,
+    /// Where it is.
+    pub after: Option<Revision>,
+}
+
+/// What a delivery leads to, before the queue is asked.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// The same for all: `pong` or `ignored`.
+    Whole {
+        /// The word.
+        status: &'static str,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// One for each site of the repository.
+    Sites(Vec<VerdictFor>),
+}
+
+/// The verdict over one site.
+#[derive(Debug, Clone)]
+pub struct VerdictFor {
+    /// The site.
+    pub site: SiteName,
+    /// Where it lives.
+    pub node: NodeName,
+    /// Whether the push is for it.
+    pub route: Route,
+    /// Whether the pushed commit is live at this moment.
+    pub is_live: bool,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone)]
+pub struct Acceptance {
+    /// Our number of it.
+    pub delivery: i64,
+    /// Each site.
+    pub sites: Vec<SiteAcceptance>,
+}
+
+/// What became of a delivery for one site.
+#[derive(Debug, Clone)]
+pub struct SiteAcceptance {
+    /// The site.
+    pub site: SiteName,
+    /// What was decided.
+    pub status: SiteStatus,
+    /// Why, if it is not obvious.
+    pub reason: Option<String>,
+    /// The deployment it led to, or is a duplicate of.
+    pub deployment: Option<(DeploymentId, StateName)>,
+}
+
+/// A deployment that is to be queued by an operator.
+#[derive(Debug, Clone)]
+pub struct NewDeployment {
+    /// The site.
+    pub site: SiteName,
+    /// Where it lives.
+    pub node: NodeName,
+    /// What to do.
+    pub kind: Kind,
+    /// The ref to deploy.
+    pub ref_name: Option<RefName>,
+    /// The release to roll back to; none: the newest good one before the live one.
+    pub target: Option<ReleaseId>,
+    /// Deploy: even if the tip is live. Rollback: without hooks.
+    pub force: bool,
+    /// Who asks.
+    pub requested_by: String,
+}
+
+/// A deployment as the store has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Deployment {
+    /// Its number.
+    pub id: DeploymentId,
+    /// The site.
+    pub site: SiteName,
+    /// Where it runs.
+    pub node: NodeName,
+    /// What it does.
+    pub kind: Kind,
+    /// Why it was queued.
+    pub trigger: Trigger,
+    /// How far it is.
+    pub state: StateName,
+    /// The step it is in, or ended in.
+    pub step: Option<Step>,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// The ref it deploys.
+    pub ref_name: Option<RefName>,
+    /// Where the ref was before the push.
+    pub before: Option<Revision>,
+    /// The commit the push named.
+    pub after: Option<Revision>,
+    /// The commit that was deployed: the tip at the time of the fetch.
+    pub commit: Option<Revision>,
+    /// The release it made, or went back to.
+    pub release: Option<ReleaseId>,
+    /// The release a rollback was asked to go to.
+    pub target: Option<ReleaseId>,
+    /// See [`NewDeployment::force`].
+    pub force: bool,
+    /// 1, or 2 after an interruption.
+    pub attempt: i64,
+    /// The interrupted deployment that this is the new attempt of.
+    pub retry_of: Option<DeploymentId>,
+    /// The newer one that took its place.
+    pub superseded_by: Option<DeploymentId>,
+    /// The operator who asked for it.
+    pub requested_by: Option<String>,
+    /// The forge's id of the delivery it came from.
+    pub delivery: Option<DeliveryKey>,
+    /// When it was queued.
+    pub queued_at: DateTime<Utc>,
+    /// When a worker took it.
+    pub started_at: Option<DateTime<Utc>>,
+    /// When it ended.
+    pub finished_at: Option<DateTime<Utc>>,
+}
+
+/// Which deployments to list.
+#[derive(Debug, Clone, Default)]
+pub struct DeploymentFilter {
+    /// Only of this site.
+    pub site: Option<SiteName>,
+    /// At most this many.
+    pub limit: i64,
+}
+
+/// A deployment that is ours to work on, as long as the lease is renewed.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// What to do.
+    pub deployment: Deployment,
+    /// The proof; whoever has an older one is refused.
+    pub token: String,
+}
+
+/// What the end of a deployment brings with it.
+#[derive(Debug, Clone, Default)]
+pub struct FollowUp {
+    /// The site refuses pushes from now on.
+    pub hold: Option<Hold>,
+    /// This release was rolled away from.
+    pub bad_release: Option<ReleaseId>,
+    /// It is tried again, with this number of attempt.
+    pub retry: Option<i64>,
+}
+
+/// That a site refuses pushes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hold {
+    /// Why.
+    pub reason: String,
+    /// Who said so.
+    pub owner: String,
+    /// Since when.
+    pub since: DateTime<Utc>,
+}
+
+/// A line of a journal, with its place and time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalLine {
+    /// Counted from 1.
+    pub seq: i64,
+    /// When it was written.
+    pub at: DateTime<Utc>,
+    /// What it says.
+    pub entry: Entry,
+}

@@ -79,9 +79,9 @@ pub struct Scene<'a> {
     /// The site's environment.
     pub environment: &'a str,
     /// The site's persistent directory.
-    pub storage: &'a Path,
+    pub storage: PathBuf,
     /// The link to the live release.
-    pub current: &'a Path,
+    pub current: PathBuf,
     /// The release that was live before.
     pub previous_release: Option<PathBuf>,
     /// Its commit.
@@ -179,7 +179,7 @@ pub fn run(file: &HookFile, scene: &Scene<'_>, run: &Run<'_>, log: &mut HookLog)
     let Some(bash) = bash() else {
         return Ok(HookResult::Failed(HookEnd::NotStarted(format!("there is no bash in `{PATH}`"))));
     };
-    let cookie = cookie(scene.deployment, scene.current);
+    let cookie = cookie(scene.deployment, &scene.current);
     let spec = Spec {
         program: &bash,
         args: &[file.path.clone().into_os_string()],
@@ -469,7 +469,7 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 const UMASK: u32 = 0o002;
 
 /// How long after TERM a hook is killed.
-const GRACE: Duration = Duration::from_secs(10);
+pub const GRACE: Duration = Duration::from_secs(10);
 
 const DEFAULT_DIRECTORIES: [&str; 2] = [".landfall", ".amezmo"];
 
@@ -542,8 +542,8 @@ mod tests {
                 branch: "main",
                 repository: "acme/blog",
                 environment: "production",
-                storage: &self.root.path().join("storage"),
-                current: &self.root.path().join("current"),
+                storage: self.root.path().join("storage"),
+                current: self.root.path().join("current"),
                 previous_release: None,
                 previous_commit: None,
                 deployment: self.deployment,

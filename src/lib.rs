@@ -1,6 +1,8 @@
 //! Landfall.
 pub mod domain;
+pub mod engine;
 pub mod git;
 pub mod hook;
 pub mod site;
+pub mod store;
 pub mod sys;

@@ -5,6 +5,31 @@ use super::push::{DeliveryKey, RefName};
 use super::revision::Revision;
 use super::routing::Wanted;
 
+/// What became of a push for a site. Ordered: the first that is present among the sites of a delivery is the whole's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SiteStatus {
+    /// It will be deployed.
+    Queued,
+    /// It is on its way already.
+    Duplicate,
+    /// It is live already.
+    Current,
+    /// It is not for this site, or the site refuses.
+    Ignored,
+}
+
+impl SiteStatus {
+    /// The word in answers and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Duplicate => "duplicate",
+            Self::Current => "current",
+            Self::Ignored => "ignored",
+        }
+    }
+}
+
 /// A deployment of the site that waits or runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {
@@ -102,13 +127,16 @@ mod tests {
         }
     }
 
+    /// What it shows, the hold, what is pending, whether the commit is live, the verdict.
+    type Row = (&'static str, Option<&'static str>, Vec<Pending>, bool, Admission);
+
     #[test]
     fn the_table_of_the_contract() {
         let wanted = Wanted { ref_name: main(), before: None, after: commit("a") };
         let manual = Pending { ref_name: None, after: None, delivery: None, ..push(7, true, "c", "other") };
         let rollback = Pending { kind: Kind::Rollback, ..manual.clone() };
         let queue = |ids: &[i64]| Admission::Queue { supersedes: ids.iter().map(|id| DeploymentId(*id)).collect() };
-        let table: Vec<(&str, Option<&str>, Vec<Pending>, bool, Admission)> = vec![
+        let table: Vec<Row> = vec![
             ("idle", None, vec![], false, queue(&[])),
             ("already live", None, vec![], true, Admission::Current),
             ("hold beats live", Some("freeze"), vec![], true, Admission::Ignore("hold: freeze".into())),

@@ -108,7 +108,7 @@ fn is_live_already(run: &Run<'_>, revision: &Revision) -> bool {
 fn fetch(run: &Run<'_>) -> Result<(Mirror, Revision), Failure> {
     let source = &run.target.source;
     let ref_name = run.deployment.ref_name.as_ref().unwrap_or(&run.target.branch);
-    let mirror = Mirror::open_or_create(&source.mirror).map_err(failed(Step::Fetch))?;
+    let mut mirror = Mirror::open_or_create(&source.mirror).map_err(failed(Step::Fetch))?;
     let remote = Remote { url: &source.url, credentials: &source.credentials };
     let pushed = run.deployment.after.is_some();
     let mut delays = if pushed { PROPAGATION_DELAYS_SECS.iter() } else { [].iter() };

@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::domain::deployment::{Cause, Entry, Failure, Step, Undo};
 use crate::domain::hook_name::HookName;
@@ -99,15 +99,8 @@ impl Run<'_> {
 
     /// Waits, unless the deployment is to stop.
     pub(super) fn pause(&self, step: Step, duration: Duration) -> Result<(), Failure> {
-        let deadline = Instant::now() + duration;
-        loop {
-            self.check_stop(step)?;
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(());
-            }
-            std::thread::sleep(left.min(STOP_CHECK));
-        }
+        self.stop.pause(duration);
+        self.check_stop(step)
     }
 
     /// The release that is live, if it is one of ours.
@@ -124,31 +117,30 @@ impl Run<'_> {
     /// Writes what a step has to tell into the deployment's log. A log that cannot be written is the service's trouble,
     /// not the deployment's.
     pub(super) fn say(&self, name: &str, text: &str) {
-        let told = self.open_log(name).and_then(|mut log| {
-            log.write(text.as_bytes())?;
-            log.write(b"\n")?;
-            log.finish()
+        let told = self.open_log(name).map_err(|error| error.to_string()).and_then(|mut log| {
+            let written = log.write(format!("{text}\n").as_bytes()).and_then(|()| log.finish());
+            written.map_err(|error| error.to_string())
         });
         if let Err(error) = told {
             log::warn!("cannot write the log of {name}: {error} deployment={}", self.deployment.id);
         }
     }
 
-    fn open_log(&self, name: &str) -> std::io::Result<HookLog> {
+    fn open_log(&self, name: &str) -> Result<HookLog, hook::HookError> {
         let secrets: Vec<&[u8]> = self.target.secrets.iter().map(|(_, secret)| secret.expose()).collect();
-        HookLog::create(&self.log_directory(), name, &secrets, hook::OUTPUT_LIMIT)
+        HookLog::create(&self.log_directory(), name, &secrets, hook::LOG_LIMIT)
     }
 
     /// Runs a hook of the tree, if it has it. A failure counts unless the site allows it.
     pub(super) fn hook(&mut self, step: Step, hook: HookName, tree: Tree<'_>) -> Result<(), Failure> {
-        let Some(file) =
-            hook::find(tree.path, self.target.hooks_dir.as_deref(), &self.target.environment, hook).map_err(failed(step))?
+        let Some(file) = hook::find(tree.path, self.target.hooks_dir.as_deref(), &self.target.environment, hook)
+            .map_err(failed(step))?
         else {
             return Ok(());
         };
         self.enter(step)?;
         self.note(step, Entry::Hook(hook))?;
-        match self.run_hook(&file, hook, tree).map_err(failed(step))? {
+        match self.run_hook(&file, tree, self.target.hook_timeout, self.stop).map_err(failed(step))? {
             HookResult::Fine => Ok(()),
             HookResult::Cancelled(reason) => Err(Failure { step, cause: (self.on_stop)(reason) }),
             HookResult::Failed(end) if self.target.allow_failure.contains(&hook) => {
@@ -167,16 +159,13 @@ impl Run<'_> {
     pub(super) fn run_hook(
         &self,
         file: &hook::HookFile,
-        hook: HookName,
         tree: Tree<'_>,
+        limit: Duration,
+        stop: &Stop,
     ) -> Result<HookResult, hook::HookError> {
-        log::info!("runs hook {hook} site={} deployment={}", self.target.site, self.deployment.id);
-        let mut log = self.open_log(hook.as_str()).map_err(hook::HookError::log)?;
-        let run = hook::Run {
-            identity: self.target.identity.as_ref(),
-            limit: self.target.hook_timeout,
-            stop: self.stop,
-        };
+        log::info!("runs hook {} site={} deployment={}", file.name, self.target.site, self.deployment.id);
+        let mut log = self.open_log(file.name.as_str())?;
+        let run = hook::Run { identity: self.target.identity.as_ref(), limit, stop };
         hook::run(file, &self.scene(tree), &run, &mut log)
     }
 
@@ -202,6 +191,3 @@ impl Run<'_> {
         }
     }
 }
-
-/// How long a cancellation may wait to be noticed.
-const STOP_CHECK: Duration = Duration::from_millis(50);

@@ -1,6 +1,8 @@
 //! Taking back: the only room that does. Every undo looks at the world first, so that doing it twice, or for nothing,
 //! is harmless; the order is the contract's: end what the hooks started, flip back, `deploy.failure`, discard.
 
+use std::time::Duration;
+
 use crate::domain::deployment::{Entry, Failure, Outcome, Step, Undo};
 use crate::domain::hook_name::HookName;
 use crate::domain::release_id::ReleaseId;
@@ -9,6 +11,7 @@ use crate::hook;
 use crate::site::release::Release;
 use crate::site::{SiteError, current, release};
 use crate::sys::process;
+use crate::sys::stop::Stop;
 
 use super::run::{Run, Tree};
 
@@ -20,8 +23,7 @@ pub(super) fn undo_all(run: &mut Run<'_>, failure: Failure) -> Outcome {
     record(run, Entry::Failed(failure.clone()));
     end_hooks(run);
     let Plan { undos, failure_hook_due } = remedy::plan(run.deployment.kind, run.journal.entries());
-    let (flips, discards): (Vec<_>, Vec<_>) =
-        undos.into_iter().partition(|undo| matches!(undo, Undo::FlipBack { .. }));
+    let (flips, discards): (Vec<_>, Vec<_>) = undos.into_iter().partition(|undo| matches!(undo, Undo::FlipBack { .. }));
     let mut left = take_all(run, flips);
     if failure_hook_due {
         run_failure_hook(run);
@@ -103,7 +105,10 @@ fn run_failure_hook(run: &mut Run<'_>) {
         match run.journal.append(Entry::Hook(HookName::DeployFailure)) {
             Ok(()) => start_failure_hook(run, &file, tree),
             Err(error) => {
-                log::error!("deploy.failure does not run, since it cannot be noted: {error} deployment={}", run.deployment.id);
+                log::error!(
+                    "deploy.failure does not run, since it cannot be noted: {error} deployment={}",
+                    run.deployment.id
+                );
             }
         }
     }
@@ -111,7 +116,10 @@ fn run_failure_hook(run: &mut Run<'_>) {
 }
 
 fn start_failure_hook(run: &Run<'_>, file: &hook::HookFile, tree: Tree<'_>) {
-    match run.run_hook(file, HookName::DeployFailure, tree) {
+    // What cancelled the deployment must not end the hook that tells of it, but a service that stops does not wait long.
+    let timeout = run.target.hook_timeout;
+    let limit = if run.stop.cancelled().is_some() { timeout.min(FAILURE_HOOK_WHILE_STOPPING) } else { timeout };
+    match run.run_hook(file, tree, limit, &Stop::new()) {
         Ok(hook::HookResult::Fine) => {}
         Ok(hook::HookResult::Failed(end)) => log::warn!("deploy.failure {end} deployment={}", run.deployment.id),
         Ok(hook::HookResult::Cancelled(reason)) => {
@@ -169,3 +177,6 @@ pub(super) fn previous_of(run: &Run<'_>) -> Option<Release> {
     };
     Release::open(&run.target.disk, &id).ok().flatten()
 }
+
+/// Less than what systemd grants between TERM and KILL, with room for the rest of the undo.
+const FAILURE_HOOK_WHILE_STOPPING: Duration = Duration::from_secs(30);

@@ -77,7 +77,13 @@ impl Engine {
         }
     }
 
-    fn run(&self, deployment: &Deployment, journal: &mut StoreJournal<'_>, stop: &Stop, on_stop: fn(String) -> Cause) -> Outcome {
+    fn run(
+        &self,
+        deployment: &Deployment,
+        journal: &mut StoreJournal<'_>,
+        stop: &Stop,
+        on_stop: fn(String) -> Cause,
+    ) -> Outcome {
         let begin = failed(Step::BeforePull);
         let Some(target) = self.targets.get(&deployment.site) else {
             return Outcome::Failed(begin(format!("site `{}` is not configured on this node", deployment.site)));
@@ -128,7 +134,9 @@ impl Engine {
     fn follow_up(&self, deployment: &Deployment, journal: &[Entry], outcome: &Outcome) -> FollowUp {
         match (outcome, deployment.kind) {
             (Outcome::Live, Kind::Rollback) => self.after_rollback(deployment, journal),
-            (Outcome::Interrupted(_), _) => FollowUp { retry: next_attempt(deployment, journal), ..FollowUp::default() },
+            (Outcome::Interrupted(_), _) => {
+                FollowUp { retry: next_attempt(deployment, journal), ..FollowUp::default() }
+            }
             (Outcome::Live, Kind::Deploy)
             | (Outcome::Current | Outcome::Failed(_) | Outcome::Stuck { .. } | Outcome::Cancelled(_), _) => {
                 FollowUp::default()

@@ -234,7 +234,7 @@ pub(super) mod tests {
         let staging = staged(&site, &lock);
         let id = staging.id().clone();
         assert_eq!(Release::open(&site.disk, &id).expect("a look"), None);
-        assert_eq!(unsealed(&site.disk).expect("a look"), [id.clone()]);
+        assert_eq!(unsealed(&site.disk).expect("a look"), std::slice::from_ref(&id));
         assert!(stage(&lock, &site.disk, &id, &site.ownership).is_err(), "mkdir decides");
         let release = staging.seal(&lock, &commit(), DeploymentId(7), Utc::now()).expect("a release");
         assert_eq!(Release::open(&site.disk, &id).expect("a look"), Some(release));

@@ -280,23 +280,24 @@ fn of_user<'a>(scene: &'a Scene<'_>) -> [(&'static str, &'a OsStr); 7] {
 
 fn of_deployment<'a>(scene: &'a Scene<'_>, hook: HookName, deployment: &'a str) -> [(&'static str, &'a OsStr); 15] {
     let release = scene.release_path.as_os_str();
-    [
-        ("APPLICATION_ROOT", release),
-        ("DEPLOYMENT_DIRECTORY", release),
-        ("RELEASE_ID", OsStr::new(scene.release.as_str())),
-        ("RELEASE_NUMBER", OsStr::new(scene.release.as_str())),
-        ("COMMIT_ID", OsStr::new(scene.commit.as_str())),
-        ("DEPLOY_BRANCH", OsStr::new(scene.branch)),
-        ("REPO_NAME", OsStr::new(scene.repository)),
-        ("TARGET_HOOK", OsStr::new(hook.as_str())),
-        ("ENVIRONMENT_NAME", OsStr::new(scene.environment)),
-        ("STORAGE_DIRECTORY", scene.storage.as_os_str()),
-        ("PERSISTENT_STORAGE_DIRECTORY", scene.storage.as_os_str()),
-        ("CURRENT_PATH", scene.current.as_os_str()),
-        ("PREVIOUS_RELEASE", scene.previous_release.as_deref().map_or(OsStr::new(""), Path::as_os_str)),
-        ("PREVIOUS_COMMIT", OsStr::new(scene.previous_commit.map_or("", Revision::as_str))),
-        ("DEPLOYMENT_ID", OsStr::new(deployment)),
-    ]
+    let values = [
+        release,
+        release,
+        OsStr::new(scene.release.as_str()),
+        OsStr::new(scene.release.as_str()),
+        OsStr::new(scene.commit.as_str()),
+        OsStr::new(scene.branch),
+        OsStr::new(scene.repository),
+        OsStr::new(hook.as_str()),
+        OsStr::new(scene.environment),
+        scene.storage.as_os_str(),
+        scene.storage.as_os_str(),
+        scene.current.as_os_str(),
+        scene.previous_release.as_deref().map_or(OsStr::new(""), Path::as_os_str),
+        OsStr::new(scene.previous_commit.map_or("", Revision::as_str)),
+        OsStr::new(deployment),
+    ];
+    std::array::from_fn(|index| (DEPLOYMENT_VARIABLES[index], values[index]))
 }
 
 fn bash() -> Option<PathBuf> {
@@ -467,6 +468,25 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// Files for the group too: the web server's user and the deployer share the release by it.
 const UMASK: u32 = 0o002;
+
+/// What every hook is told about its deployment; the site's own tables cannot replace these.
+pub const DEPLOYMENT_VARIABLES: [&str; 15] = [
+    "APPLICATION_ROOT",
+    "DEPLOYMENT_DIRECTORY",
+    "RELEASE_ID",
+    "RELEASE_NUMBER",
+    "COMMIT_ID",
+    "DEPLOY_BRANCH",
+    "REPO_NAME",
+    "TARGET_HOOK",
+    "ENVIRONMENT_NAME",
+    "STORAGE_DIRECTORY",
+    "PERSISTENT_STORAGE_DIRECTORY",
+    "CURRENT_PATH",
+    "PREVIOUS_RELEASE",
+    "PREVIOUS_COMMIT",
+    "DEPLOYMENT_ID",
+];
 
 /// How long after TERM a hook is killed.
 pub const GRACE: Duration = Duration::from_secs(10);

@@ -1,4 +1,5 @@
 //! Landfall.
+pub mod config;
 pub mod domain;
 pub mod engine;
 pub mod git;

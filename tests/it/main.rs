@@ -1,1 +1,3 @@
+//! The tests at the doors: one binary, a file per feature.
 
+mod config;

@@ -6,3 +6,4 @@ pub mod hook;
 pub mod site;
 pub mod store;
 pub mod sys;
+pub mod webhook;

@@ -292,3 +292,212 @@ const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
     &alphabet::STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::signature;
+
+    const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+    const GOOD: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
+    const MESSAGE_ID: &str = "msg_p5jXN8AQM9LWM0D4loKWxJek";
+    const SENT_AT: i64 = 1_614_265_330;
+    const BODY: &[u8] = br#"{"test": 2432232314}"#;
+
+    fn request(headers: &[(&str, &str)], body: &[u8]) -> Request {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        Request { headers, body: body.to_vec() }
+    }
+
+    fn check(headers: &[(&str, &str)], secrets: &[&str], seconds_later: i64) -> Result<(), Refusal> {
+        let secrets: Vec<Secret> = secrets.iter().map(|text| Secret::new(text.as_bytes().to_vec())).collect();
+        let now = DateTime::from_timestamp(SENT_AT + seconds_later, 0).unwrap();
+        authenticate(&request(headers, BODY), &secrets.iter().collect::<Vec<_>>(), now)
+    }
+
+    fn signed_headers<'a>(id: &'a str, timestamp: &'a str, signature: &'a str) -> [(&'a str, &'a str); 3] {
+        [(ID, id), (TIMESTAMP, timestamp), (SIGNATURE, signature)]
+    }
+
+    fn read(event: &str, body: &[u8]) -> Result<Event, Malformed> {
+        parse(&request(&[(EVENT, event)], body), signature::digest(body)).map(|parsed| parsed.event)
+    }
+
+    fn ids(event: Result<Event, Malformed>) -> (String, Option<String>, Option<String>) {
+        let Ok(Event::Push(push)) = event else { panic!("no push: {event:?}") };
+        let text = |id: Option<crate::domain::revision::Revision>| id.map(|id| id.short().to_owned());
+        (push.ref_name.to_string(), text(push.before), text(push.after))
+    }
+
+    #[test]
+    fn a_token_is_the_secret_or_nothing() {
+        let of = |token: &str| check(&[(TOKEN, token)], &["a plain token", "the next one"], 0);
+        assert_eq!(of("a plain token"), Ok(()));
+        assert_eq!(of("the next one"), Ok(()), "rotation");
+        for token in ["", "a plain toke", "a plain token ", "A plain token", "a plain tokenthe next one"] {
+            assert_eq!(of(token), Err(Refusal::Mismatch(TOKEN)), "{token}");
+        }
+        assert_eq!(check(&[], &["a plain token"], 0), Err(Refusal::Absent(TOKEN)));
+        let twice = [(TOKEN, "a plain token"), (TOKEN, "a plain token")];
+        assert_eq!(check(&twice, &["a plain token"], 0), Err(Refusal::Twice(TOKEN)));
+    }
+
+    #[test]
+    fn the_vector_of_standard_webhooks_matches_within_five_minutes() {
+        let sent_at = SENT_AT.to_string();
+        let headers = signed_headers(MESSAGE_ID, &sent_at, GOOD);
+        let table = [
+            (0, Ok(())),
+            (300, Ok(())),
+            (-300, Ok(())),
+            (301, Err(Refusal::TooOld(301))),
+            (-301, Err(Refusal::FromTheFuture(301))),
+            (86_400, Err(Refusal::TooOld(86_400))),
+        ];
+        for (seconds_later, expected) in table {
+            assert_eq!(check(&headers, &[WHSEC], seconds_later), expected, "{seconds_later}");
+        }
+        for list in [format!("{GOOD} v1,AAAA"), format!("v1a,xyz  {GOOD}"), format!("v2,{} {GOOD}", &GOOD[3..])] {
+            assert_eq!(check(&signed_headers(MESSAGE_ID, &sent_at, &list), &[WHSEC], 0), Ok(()), "{list}");
+        }
+    }
+
+    #[test]
+    fn every_other_signature_is_refused_with_its_reason() {
+        let sent_at = SENT_AT.to_string();
+        let of = |list: &str| check(&signed_headers(MESSAGE_ID, &sent_at, list), &[WHSEC], 0);
+        let other_key = "v1,b5ZHkA2vT4E1yY1UqfNZ1tC4gN1mN2kQe8b9o4pVvX0=";
+        for list in
+            ["", " ", "v1", "v1a,abc", "v2,abc", &GOOD[3..], &GOOD.replace("v1", "V1"), &GOOD.replace(',', ", ")]
+        {
+            let expected = if list.contains(", ") { Refusal::NotBase64 } else { Refusal::UnknownVersions };
+            assert_eq!(of(list), Err(expected), "{list}");
+        }
+        for list in ["v1,", "v1,AAAA", "v1,***", GOOD.trim_end_matches('='), &format!("{GOOD},{GOOD}")] {
+            assert_eq!(of(list), Err(Refusal::NotBase64), "{list}");
+        }
+        assert_eq!(of(other_key), Err(Refusal::Mismatch(SIGNATURE)));
+
+        let with = |id: &str, timestamp: &str| check(&signed_headers(id, timestamp, GOOD), &[WHSEC], 0);
+        assert_eq!(with("msg_other", &sent_at), Err(Refusal::Mismatch(SIGNATURE)));
+        assert_eq!(with(MESSAGE_ID, "1614265331"), Err(Refusal::Mismatch(SIGNATURE)));
+        for id in ["", "a.b", "a b", "ümläut", &"x".repeat(500)] {
+            assert_eq!(with(id, &sent_at), Err(Refusal::Id), "{id}");
+        }
+        for timestamp in ["", "+1614265330", "-1", "1614265330.0", " 1614265330", "99999999999999999999", "2021-02-25"]
+        {
+            assert_eq!(with(MESSAGE_ID, timestamp), Err(Refusal::TimestampNotNumber), "{timestamp}");
+        }
+        let all = signed_headers(MESSAGE_ID, &sent_at, GOOD);
+        for (missing, name) in [ID, TIMESTAMP, SIGNATURE].into_iter().enumerate() {
+            let rest: Vec<_> =
+                all.into_iter().enumerate().filter(|(index, _)| *index != missing).map(|(_, it)| it).collect();
+            assert_eq!(check(&rest, &[WHSEC], 0), Err(Refusal::Absent(name)));
+            assert_eq!(check(&[&all[..], &all[missing..=missing]].concat(), &[WHSEC], 0), Err(Refusal::Twice(name)));
+        }
+    }
+
+    #[test]
+    fn a_signing_secret_accepts_no_token_and_a_token_no_signature() {
+        let sent_at = SENT_AT.to_string();
+        let signed = signed_headers(MESSAGE_ID, &sent_at, GOOD);
+        for token in [WHSEC, &WHSEC[6..], "a plain token"] {
+            assert_eq!(check(&[(TOKEN, token)], &[WHSEC], 0), Err(Refusal::TokenInsteadOfSignature));
+        }
+        assert_eq!(check(&signed, &["a plain token"], 0), Err(Refusal::SignatureInsteadOfToken));
+        for unusable in ["whsec_", "whsec_***", "whsec_AAAA"] {
+            assert_eq!(check(&[(TOKEN, unusable)], &[unusable], 0), Err(Refusal::SecretUnusable), "{unusable}");
+            assert_eq!(check(&signed, &[unusable], 0), Err(Refusal::SecretUnusable), "{unusable}");
+        }
+    }
+
+    #[test]
+    fn while_rotating_each_secret_has_its_own_scheme_and_the_best_reason_wins() {
+        let sent_at = SENT_AT.to_string();
+        let signed = signed_headers(MESSAGE_ID, &sent_at, GOOD);
+        let both = [&signed[..], &[(TOKEN, "wrong")]].concat();
+        for secrets in [["a plain token", WHSEC], [WHSEC, "a plain token"]] {
+            assert_eq!(check(&signed, &secrets, 0), Ok(()));
+            assert_eq!(check(&both, &secrets, 0), Ok(()));
+            assert_eq!(check(&[(TOKEN, "a plain token")], &secrets, 0), Ok(()));
+            assert_eq!(check(&[(TOKEN, "wrong")], &secrets, 0), Err(Refusal::Mismatch(TOKEN)));
+            assert_eq!(check(&both, &secrets, 900), Err(Refusal::TooOld(900)));
+            assert_eq!(check(&signed, &secrets, 900), Err(Refusal::TooOld(900)));
+        }
+    }
+
+    #[test]
+    fn the_recorded_payloads_say_what_happened() {
+        let file = |name: &str| std::fs::read(format!("fixtures/webhooks/gitlab/{name}.json")).unwrap();
+        let table: [(&str, &str, &str, Option<&str>, Option<&str>); 4] = [
+            ("push", "Push Hook", "refs/heads/main", Some("6113728"), Some("0d1a26e")),
+            ("system-push", "System Hook", "refs/heads/main", Some("6113728"), Some("0d1a26e")),
+            ("tag", "Tag Push Hook", "refs/tags/v1.0.0", None, Some("0d1a26e")),
+            ("delete", "Push Hook", "refs/heads/release/2.0", Some("0d1a26e"), None),
+        ];
+        for (name, event, ref_name, before, after) in table {
+            let found = read(event, &file(name));
+            assert!(matches!(&found, Ok(Event::Push(push)) if push.repository == "acme/web/blog"), "{name}: {found:?}");
+            assert_eq!(ids(found), (ref_name.into(), before.map(Into::into), after.map(Into::into)), "{name}");
+        }
+        assert_eq!(read("Push Hook", &file("test")), Ok(Event::Ping));
+    }
+
+    #[test]
+    fn the_commit_of_a_tag_is_what_would_be_checked_out() {
+        let (one, two, three, zero) = ("1".repeat(40), "2".repeat(40), "3".repeat(40), "0".repeat(40));
+        let push = |kind: &str, before: &str, after: &str, more: &str| {
+            let body = format!(
+                r#"{{"object_kind":"{kind}","ref":"refs/tags/a","before":"{before}","after":"{after}",
+                "project":{{"path_with_namespace":"acme/blog"}}{more}}}"#
+            );
+            read("Push Hook", body.as_bytes())
+        };
+        let checkout = |commit: &str| format!(r#","checkout_sha":"{commit}""#);
+        let after = |event| ids(event).2.unwrap_or_default();
+        assert_eq!(after(push("tag_push", &zero, &two, &checkout(&three))), "3333333");
+        assert_eq!(after(push("tag_push", &zero, &two, "")), "2222222");
+        assert_eq!(after(push("push", &one, &two, &checkout(&three))), "2222222");
+        assert_eq!(after(push("push", &one, &two, r#","checkout_sha":null"#)), "");
+        assert_eq!(after(push("tag_push", &one, &zero, &checkout(&three))), "");
+        assert_eq!(push("tag_push", &two, &two, &checkout(&three)), Ok(Event::Ping));
+        for (kind, more) in [
+            ("push", r#","checkout_sha":"main""#),
+            ("push", r#","checkout_sha":1"#),
+            ("push", r#","ref":"refs/heads/b""#),
+            ("push", r#","project":{"path_with_namespace":"acme/blog"}"#),
+            ("note", ""),
+        ] {
+            assert!(push(kind, &one, &two, more).is_err(), "{kind} {more}");
+        }
+    }
+
+    #[test]
+    fn an_event_without_use_is_not_read() {
+        for body in [&b"\xff{{{"[..], b"", br#"{"a":1,"a":1}"#] {
+            assert_eq!(read("Note Hook", body), Ok(Event::Other("Note Hook".into())));
+            assert!(read("Push Hook", body).is_err());
+            assert!(read("System Hook", body).is_err());
+        }
+        for (body, word) in [
+            (r#"{"event_name":"project_create","name":"x","x":1,"x":2}"#, "project_create"),
+            (r#"{"object_kind":"merge_request","event_type":"merge_request"}"#, "merge_request"),
+            (r#"{"event_name":"a\u0000b"}"#, "ab"),
+        ] {
+            assert_eq!(read("System Hook", body.as_bytes()), Ok(Event::Other(word.into())));
+        }
+    }
+
+    #[test]
+    fn the_key_is_the_one_that_a_redelivery_repeats() {
+        let key = |headers: &[(&str, &str)]| {
+            let headers = [headers, &[(EVENT, "Note Hook"), ("x-gitlab-event-uuid", "shared")]].concat();
+            parse(&request(&headers, b"{}"), signature::digest(b"{}")).unwrap().key.to_string()
+        };
+        assert_eq!(key(&[(IDEMPOTENCY_KEY, "second"), (ID, "first")]), "first");
+        assert_eq!(key(&[(IDEMPOTENCY_KEY, "second")]), "second");
+        assert_eq!(key(&[(IDEMPOTENCY_KEY, "second"), (ID, "not sound")]), "second");
+        assert_eq!(key(&[]), signature::digest(b"{}"));
+        assert_eq!(key(&[(IDEMPOTENCY_KEY, "one"), (IDEMPOTENCY_KEY, "two")]), signature::digest(b"{}"));
+    }
+}

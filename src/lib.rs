@@ -7,3 +7,4 @@ pub mod hook;
 pub mod site;
 pub mod store;
 pub mod sys;
+pub mod webhook;

@@ -1,0 +1,347 @@
+//! GitHub: `X-Hub-Signature-256` over the raw body, which is JSON or a form with the JSON in its field `payload`.
+//!
+//! Unsigned, and thus only as trustworthy as the transport: every header, that is the event's name and the delivery's id.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::signature::Signature;
+use super::{CONTENT_TYPE, FORM, Malformed, Parsed, Refusal, Request, TestKind, TestMessage};
+use super::{essence, key_of_digest, payload};
+use crate::domain::push::{Event, Push};
+use crate::domain::secret::Secret;
+
+/// Compares the signature with those that the secrets give.
+pub(super) fn authenticate(request: &Request, secrets: &[&Secret]) -> Result<(), Refusal> {
+    let claim = claimed_signature(request)?;
+    if secrets.iter().any(|secret| Signature::new(secret.expose(), &[&request.body]).matches(&claim)) {
+        return Ok(());
+    }
+    Err(Refusal::Mismatch(SIGNATURE))
+}
+
+/// Reads the event.
+///
+/// The delivery's key is `X-GitHub-Delivery`: "Redeliver" repeats it. It names the event rather than the delivery, so two hooks
+/// on one repository may send the same one; they say the same thing.
+pub(super) fn parse(request: &Request, digest: String) -> Result<Parsed, Malformed> {
+    let event_name = request.event_name(EVENT)?;
+    let event = match event_name.as_str() {
+        "ping" => Event::Ping,
+        "push" => push_event(request)?,
+        other => Event::Other(other.to_owned()),
+    };
+    let key = request.delivery_key(DELIVERY).unwrap_or_else(|| key_of_digest(&digest));
+    Ok(Parsed { key, event_name, event, digest })
+}
+
+/// Writes and signs a `ping` or a `push`.
+pub(super) fn compose(secret: &Secret, message: &TestMessage<'_>) -> Request {
+    let (event, body) = match &message.kind {
+        TestKind::Ping => ("ping", ping_body(message.repository)),
+        TestKind::Push { ref_name, before, after } => {
+            let body = json!({
+                "ref": ref_name.as_str(),
+                "before": before.map_or_else(|| payload::zeros(after), ToString::to_string),
+                "after": after.as_str(),
+                "created": before.is_none(),
+                "deleted": false,
+                "repository": { "full_name": message.repository },
+            });
+            ("push", body)
+        }
+    };
+    let mut request = Request::of_json(&body);
+    let signature = Signature::new(secret.expose(), &[&request.body]).into_bytes();
+    request.push_header(EVENT, event);
+    request.push_header(DELIVERY, message.key);
+    request.push_header(SIGNATURE, format!("{PREFIX}{}", hex::encode(signature)));
+    request
+}
+
+/// The fields of a `push` that we use; GitHub sends some hundred more.
+#[derive(Debug, Deserialize)]
+struct Payload {
+    #[serde(rename = "ref")]
+    ref_name: String,
+    before: String,
+    after: String,
+    #[serde(default)]
+    deleted: bool,
+    repository: Repository,
+}
+
+#[derive(Debug, Deserialize)]
+struct Repository {
+    full_name: String,
+}
+
+fn claimed_signature(request: &Request) -> Result<Vec<u8>, Refusal> {
+    let Some(value) = request.header(SIGNATURE)? else {
+        let sha1_was_sent = request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(SHA1_SIGNATURE));
+        return Err(if sha1_was_sent { Refusal::Sha1Only } else { Refusal::Absent(SIGNATURE) });
+    };
+    let digits = value.strip_prefix(PREFIX.as_bytes()).ok_or(Refusal::Prefix)?;
+    if digits.len() != 64 {
+        return Err(Refusal::Length(digits.len()));
+    }
+    hex::decode(digits).map_err(|_| Refusal::NotHex)
+}
+
+fn push_event(request: &Request) -> Result<Event, Malformed> {
+    let payload: Payload = match request.header(CONTENT_TYPE)? {
+        Some(value) if essence(&String::from_utf8_lossy(value)) == FORM => {
+            payload::read_strictly(&form_field(&request.body, b"payload")?)?
+        }
+        _ => payload::read_strictly(&request.body)?,
+    };
+    let Payload { ref_name, before, after, deleted, repository: Repository { full_name } } = payload;
+    let moved = payload::Moved { repository: &full_name, ref_name: &ref_name, before: &before, after: &after };
+    let push = moved.check()?;
+    if deleted {
+        return Ok(Event::Push(Push { after: None, ..push }));
+    }
+    if payload::is_test(&push) {
+        return Ok(Event::Ping);
+    }
+    Ok(Event::Push(push))
+}
+
+/// The decoded value of a field that must be in the form exactly once.
+fn form_field(form: &[u8], name: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let mut found = None;
+    for pair in form.split(|byte| *byte == b'&') {
+        let mut halves = pair.splitn(2, |byte| *byte == b'=');
+        let (key, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
+        if form_decode(key)? == name && found.replace(form_decode(value)?).is_some() {
+            return Err(Malformed::new("the form has the field `payload` more than once"));
+        }
+    }
+    found.ok_or_else(|| Malformed::new("the form has no field `payload`"))
+}
+
+fn form_decode(text: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.iter();
+    while let Some(byte) = bytes.next() {
+        let value = match byte {
+            b'+' => b' ',
+            b'%' => hex_value(bytes.next())
+                .zip(hex_value(bytes.next()))
+                .map(|(high, low)| high << 4 | low)
+                .ok_or_else(|| Malformed::new("the form has a `%` that is not followed by two hex digits"))?,
+            other => *other,
+        };
+        decoded.push(value);
+    }
+    Ok(decoded)
+}
+
+fn hex_value(digit: Option<&u8>) -> Option<u8> {
+    char::from(*digit?).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+fn ping_body(repository: &str) -> Value {
+    json!({ "zen": "Anything added dilutes everything else.", "repository": { "full_name": repository } })
+}
+
+const EVENT: &str = "x-github-event";
+const DELIVERY: &str = "x-github-delivery";
+const SIGNATURE: &str = "x-hub-signature-256";
+const SHA1_SIGNATURE: &str = "x-hub-signature";
+const PREFIX: &str = "sha256=";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::push::DeliveryKey;
+    use crate::webhook::signature;
+
+    const SECRET: &str = "It's a Secret to Everybody";
+    const HELLO: &str = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
+
+    fn request(headers: &[(&str, &[u8])], body: &[u8]) -> Request {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.to_vec())).collect();
+        Request { headers, body: body.to_vec() }
+    }
+
+    fn check(headers: &[(&str, &[u8])], secrets: &[&str]) -> Result<(), Refusal> {
+        let secrets: Vec<Secret> = secrets.iter().map(|text| Secret::new(text.as_bytes().to_vec())).collect();
+        authenticate(&request(headers, b"Hello, World!"), &secrets.iter().collect::<Vec<_>>())
+    }
+
+    fn read(event: &str, content_type: &str, body: &[u8]) -> Result<Parsed, Malformed> {
+        let headers: [(&str, &[u8]); 2] = [(EVENT, event.as_bytes()), (CONTENT_TYPE, content_type.as_bytes())];
+        parse(&request(&headers, body), signature::digest(body))
+    }
+
+    fn push(ref_name: &str, before: &str, after: &str, more: &str) -> Result<Event, Malformed> {
+        let body = format!(
+            r#"{{"ref":"{ref_name}","before":"{before}","after":"{after}","repository":{{"full_name":"acme/blog"}}{more}}}"#
+        );
+        read("push", "application/json", body.as_bytes()).map(|parsed| parsed.event)
+    }
+
+    fn ids(event: Result<Event, Malformed>) -> (String, Option<String>, Option<String>) {
+        let Ok(Event::Push(push)) = event else { panic!("no push: {event:?}") };
+        let text = |id: Option<crate::domain::revision::Revision>| id.map(|id| id.short().to_owned());
+        (push.ref_name.to_string(), text(push.before), text(push.after))
+    }
+
+    #[test]
+    fn the_example_of_the_manual_matches_whatever_the_case_of_its_digits() {
+        for digits in [HELLO.to_owned(), HELLO.to_uppercase()] {
+            let value = format!("sha256={digits}");
+            assert_eq!(check(&[(SIGNATURE, value.as_bytes())], &[SECRET]), Ok(()));
+            assert_eq!(check(&[(SIGNATURE, value.as_bytes())], &["another", SECRET, "third"]), Ok(()), "rotation");
+            assert_eq!(check(&[("X-Hub-Signature-256", value.as_bytes())], &[SECRET]), Ok(()));
+        }
+    }
+
+    #[test]
+    fn every_other_signature_is_refused_with_its_reason() {
+        let good = format!("sha256={HELLO}");
+        let sha1: (&str, &[u8]) = (SHA1_SIGNATURE, b"sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59");
+        let of = |value: &str| check(&[(SIGNATURE, value.as_bytes())], &[SECRET]);
+        assert_eq!(check(&[], &[SECRET]), Err(Refusal::Absent(SIGNATURE)));
+        assert_eq!(check(&[sha1], &[SECRET]), Err(Refusal::Sha1Only));
+        assert_eq!(check(&[sha1, (SIGNATURE, good.as_bytes())], &[SECRET]), Ok(()));
+        let twice: [(&str, &[u8]); 2] = [(SIGNATURE, good.as_bytes()), (SIGNATURE, good.as_bytes())];
+        assert_eq!(check(&twice, &[SECRET]), Err(Refusal::Twice(SIGNATURE)));
+        for other in ["sha256", "Sha256", "it's a secret to everybody", "It's a Secret to Everybody\n"] {
+            assert_eq!(check(&[(SIGNATURE, good.as_bytes())], &[other]), Err(Refusal::Mismatch(SIGNATURE)));
+        }
+        for value in ["", "sha256", HELLO, "sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59", &good.to_uppercase()] {
+            assert_eq!(of(value), Err(Refusal::Prefix), "{value}");
+        }
+        assert_eq!(of("sha256="), Err(Refusal::Length(0)));
+        assert_eq!(of(&good[..good.len() - 1]), Err(Refusal::Length(63)));
+        assert_eq!(of(&format!("{good}0")), Err(Refusal::Length(65)));
+        assert_eq!(of(&format!("sha256= {}", &HELLO[1..])), Err(Refusal::NotHex));
+        assert_eq!(of(&format!("sha256={}", "ü".repeat(32))), Err(Refusal::NotHex));
+        assert_eq!(check(&[(SIGNATURE, &[0xff; 71])], &[SECRET]), Err(Refusal::Prefix));
+    }
+
+    #[test]
+    fn the_recorded_payloads_say_what_happened() {
+        let file = |name: &str| std::fs::read(format!("fixtures/webhooks/github/{name}.json")).unwrap();
+        let table: [(&str, &str, Option<&str>, Option<&str>); 5] = [
+            ("push", "refs/heads/main", Some("6113728"), Some("0d1a26e")),
+            ("force-push", "refs/heads/main", Some("0d1a26e"), Some("9f2c4b7")),
+            ("create-branch", "refs/heads/release/2.0", None, Some("0d1a26e")),
+            ("delete", "refs/heads/release/2.0", Some("0d1a26e"), None),
+            ("tag", "refs/tags/v1.0.0", None, Some("0d1a26e")),
+        ];
+        for (name, ref_name, before, after) in table {
+            let parsed = read("push", "application/json; charset=utf-8", &file(name)).unwrap();
+            let Event::Push(push) = &parsed.event else { panic!("{name}: {parsed:?}") };
+            assert_eq!((push.repository.as_str(), parsed.event_name.as_str()), ("acme/blog", "push"), "{name}");
+            assert_eq!(
+                ids(Ok(parsed.event)),
+                (ref_name.into(), before.map(Into::into), after.map(Into::into)),
+                "{name}"
+            );
+        }
+        assert_eq!(read("ping", "application/json", &file("ping")).unwrap().event, Event::Ping);
+    }
+
+    #[test]
+    fn a_form_is_verified_as_it_came_and_read_as_its_payload() {
+        let text = std::fs::read_to_string("fixtures/webhooks/github/push-form.http").unwrap();
+        let (head, body) = text.split_once("\n\n").unwrap();
+        let headers: Vec<(&str, &[u8])> = head
+            .lines()
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name, value.as_bytes()))
+            .collect();
+        let request = request(&headers, body.as_bytes());
+        let secret = Secret::new(SECRET.into());
+        assert_eq!(authenticate(&request, &[&secret]), Ok(()));
+
+        let parsed = parse(&request, signature::digest(body.as_bytes())).unwrap();
+        let json = std::fs::read("fixtures/webhooks/github/push.json").unwrap();
+        assert_eq!(parsed.event, read("push", "application/json", &json).unwrap().event);
+        assert_eq!(parsed.key.as_str(), "72d3162e-cc78-11e3-81ab-4c9367dc0958");
+        assert!(read("push", "application/json", body.as_bytes()).is_err(), "the content type decides");
+        assert!(read("push", FORM, &json).is_err(), "the content type decides");
+    }
+
+    #[test]
+    fn forms_are_decoded_strictly() {
+        let field =
+            |form: &str| form_field(form.as_bytes(), b"payload").ok().map(|value| String::from_utf8(value).unwrap());
+        let table = [
+            ("payload=a+b%20c%2B%3d&other=%7B", Some("a b c+=")),
+            ("other=1&%70ayload=x=y", Some("x=y")),
+            ("payload=", Some("")),
+            ("payload", Some("")),
+            ("", None),
+            ("other=1", None),
+            ("payload=1&payload=1", None),
+            ("payload=1&%70ayload=2", None),
+            ("payload=%", None),
+            ("payload=%4", None),
+            ("payload=%4g", None),
+            ("payload=%+1", None),
+            ("payload=1&x%zz=1", None),
+        ];
+        for (form, expected) in table {
+            assert_eq!(field(form).as_deref(), expected, "{form}");
+        }
+    }
+
+    #[test]
+    fn two_ids_tell_a_move_from_a_creation_a_deletion_and_a_test() {
+        let (one, two) = ("1".repeat(40), "2".repeat(40));
+        let short = |text: &str| Some(text[..7].to_owned());
+        for zeros in ["0".repeat(40), "0".repeat(64)] {
+            assert_eq!(ids(push("refs/heads/a", &zeros, &one, "")), ("refs/heads/a".into(), None, short(&one)));
+            assert_eq!(ids(push("refs/heads/a", &one, &zeros, "")), ("refs/heads/a".into(), short(&one), None));
+        }
+        let deleted = push("refs/heads/a", &one, &two, r#","deleted":true"#);
+        assert_eq!(ids(deleted), ("refs/heads/a".into(), short(&one), None));
+        let moved = push("refs/heads/a", &"A".repeat(64), &"B".repeat(64), r#","deleted":false,"x":[{}]"#);
+        assert_eq!(ids(moved), ("refs/heads/a".into(), Some("aaaaaaa".into()), Some("bbbbbbb".into())));
+        assert_eq!(push("refs/heads/a", &one, &one, ""), Ok(Event::Ping));
+        for (ref_name, before, after, more) in [
+            ("main", &*one, &*two, ""),
+            ("refs/heads/a ", &one, &two, ""),
+            ("refs/heads/a", &one, "main", ""),
+            ("refs/heads/a", &one[1..], &two, ""),
+            ("refs/heads/a", &one, &two, r#","after":"3""#),
+            ("refs/heads/a", &one, &two, r#","x":{"y":1,"y":1}"#),
+            ("refs/heads/a", &one, &two, r#","deleted":"yes""#),
+            ("refs/heads/a", &one, &two, r#"}{"#),
+        ] {
+            assert!(push(ref_name, before, after, more).is_err(), "{ref_name} {before} {after} {more}");
+        }
+    }
+
+    #[test]
+    fn an_event_without_use_is_not_read() {
+        for body in [&b"\xff{{{"[..], b"", br#"{"a":1,"a":1}"#] {
+            assert_eq!(read("issues", "text/x", body).unwrap().event, Event::Other("issues".into()));
+            assert_eq!(read("ping", "application/json", body).unwrap().event, Event::Ping);
+            assert!(read("push", "application/json", body).is_err());
+        }
+        let long = "x".repeat(1000);
+        for event in ["", "a\nb", "ümläut", &long] {
+            assert!(read(event, "application/json", b"{}").is_err(), "{event}");
+        }
+    }
+
+    #[test]
+    fn the_key_is_the_forges_or_the_digest() {
+        let digest = signature::digest(b"{}");
+        let key = |values: &[&[u8]]| {
+            let mut headers: Vec<(&str, &[u8])> = values.iter().map(|value| (DELIVERY, *value)).collect();
+            headers.push((EVENT, b"ping"));
+            parse(&request(&headers, b"{}"), digest.clone()).unwrap().key
+        };
+        assert_eq!(Some(key(&[b"72d3162e-cc78"])), DeliveryKey::parse("72d3162e-cc78"));
+        let unsound: [&[&[u8]]; 6] = [&[], &[b""], &[b"a b"], &[b"\xff"], &[&[b'x'; 500]], &[b"one", b"two"]];
+        for unsound in unsound {
+            assert_eq!(key(unsound).as_str(), digest, "{unsound:?}");
+        }
+    }
+}

@@ -1,0 +1,476 @@
+//! Bytes of a webhook in, an event out: who may speak, and what was said.
+//!
+//! ```text
+//! Request ── authenticate ──▶ Verified ── parse ──▶ Parsed { key, event, … }
+//!               │                           │
+//!               ▼                           ▼
+//!            Refusal                    Malformed
+//!     (the operator's log)        (the authentic sender)
+//! ```
+//!
+//! The names of the forges' headers and payload fields live here and nowhere else, one file per forge; `signature` holds the
+//! HMACs, `payload` what all forges' JSON has in common. The forge is the configured one: no header can choose a weaker check.
+//!
+//! Absent from this room: input and output, the clock (`now` is an argument), the log, async, and any knowledge of sites.
+
+mod github;
+mod gitlab;
+mod payload;
+mod signature;
+
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+
+use crate::domain::forge::Forge;
+use crate::domain::push::{DeliveryKey, Event, RefName};
+use crate::domain::revision::Revision;
+use crate::domain::secret::Secret;
+
+/// One POST as it came: nothing in it can be trusted yet.
+#[derive(Clone)]
+pub struct Request {
+    /// Lower-case names and raw values, in the order they came; a header that was sent twice is here twice.
+    pub headers: Vec<(String, Vec<u8>)>,
+    /// The raw bytes: never decompressed, decoded or normalised, since the signature is over them.
+    pub body: Vec<u8>,
+}
+
+/// A request whose signature or token matched. Only [`authenticate`] makes one.
+#[derive(Debug)]
+pub struct Verified {
+    forge: Forge,
+    request: Request,
+}
+
+/// What an authentic delivery says, and how to recognise it when it comes again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parsed {
+    /// The forge's id of the delivery, or the body's digest if it sent none.
+    pub key: DeliveryKey,
+    /// The event in the forge's own words: `push`, `Tag Push Hook`.
+    pub event_name: String,
+    /// The event in ours.
+    pub event: Event,
+    /// SHA-256 of the raw body, in hex.
+    pub digest: String,
+}
+
+/// Why an authentic delivery makes no sense: fit to be shown to its sender.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Malformed(String);
+
+/// Why a request is not believed: for the operator's log, never for the sender. Holds no secret, token, signature or body.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// Nothing to compare with: an empty secret would let anyone in.
+    #[error("the repository has no webhook secret")]
+    NoSecret,
+    /// The operator's mistake: no request can match this secret.
+    #[error("the configured signing secret is not `whsec_` followed by the base64 of 16 bytes or more")]
+    SecretUnusable,
+    /// The proof is missing.
+    #[error("header `{0}` is absent: is a secret set on the forge?")]
+    Absent(&'static str),
+    /// Which of them would count is anybody's guess, so none does.
+    #[error("header `{0}` was sent more than once")]
+    Twice(&'static str),
+    /// A very old GitHub Enterprise Server, or a proxy that drops headers.
+    #[error("only the SHA-1 signature `x-hub-signature` was sent; `x-hub-signature-256` is needed")]
+    Sha1Only,
+    /// Not GitHub's form.
+    #[error("header `x-hub-signature-256` does not begin with `sha256=`")]
+    Prefix,
+    /// Not a whole SHA-256.
+    #[error("header `x-hub-signature-256` has {0} bytes after `sha256=` instead of 64")]
+    Length(usize),
+    /// Not GitHub's form.
+    #[error("header `x-hub-signature-256` has something else than hex digits after `sha256=`")]
+    NotHex,
+    /// Signed, but not in a way that we can check.
+    #[error("header `webhook-signature` has no entry of version `v1`")]
+    UnknownVersions,
+    /// Not the form of Standard Webhooks.
+    #[error("header `webhook-signature` has no `v1` entry that is the base64 of 32 bytes")]
+    NotBase64,
+    /// An id that could be taken for a part of the timestamp or the body.
+    #[error("header `webhook-id` is empty, too long, or has a character that no id has")]
+    Id,
+    /// The time of sending can not be told.
+    #[error("header `webhook-timestamp` is no number of seconds")]
+    TimestampNotNumber,
+    /// Authentic, but perhaps recorded and sent again.
+    #[error("the signature is right, but {0} s old: a replay, or one of the two clocks is wrong")]
+    TooOld(u64),
+    /// Authentic, but a clock is wrong.
+    #[error("the signature is right, but {0} s ahead of this machine's clock")]
+    FromTheFuture(u64),
+    /// The configuration asks for more than the forge sent; accepting less would be a downgrade.
+    #[error("a token was sent, but the configured secret is a signing secret: set it as signing token on the forge")]
+    TokenInsteadOfSignature,
+    /// The other way round.
+    #[error("a signature was sent, but the configured secret is a plain token, not a signing secret (`whsec_…`)")]
+    SignatureInsteadOfToken,
+    /// Well-formed, and made with another secret or over another body.
+    #[error("header `{0}` does not match: another secret, or the body was changed on its way")]
+    Mismatch(&'static str),
+}
+
+/// A delivery to compose, for `send-test` and `demo`.
+#[derive(Debug, Clone)]
+pub struct TestMessage<'a> {
+    /// The id of the delivery: printable ASCII without a full stop, which the signing scheme of GitLab uses as a delimiter.
+    pub key: &'a str,
+    /// The repository's identity: `acme/blog`.
+    pub repository: &'a str,
+    /// What to say.
+    pub kind: TestKind<'a>,
+}
+
+/// What a composed delivery says.
+#[derive(Debug, Clone)]
+pub enum TestKind<'a> {
+    /// "Does somebody listen?": changes nothing.
+    Ping,
+    /// "This ref moved."
+    Push {
+        /// The ref that moved.
+        ref_name: &'a RefName,
+        /// Where it was; none when it was created.
+        before: Option<&'a Revision>,
+        /// Where it is now.
+        after: &'a Revision,
+    },
+}
+
+/// Proves that a request comes from the configured forge, with any of the secrets (several while rotating).
+///
+/// Looks at headers and raw bytes only: nothing is parsed before this succeeds. Every comparison with a secret takes constant time.
+pub fn authenticate(
+    forge: Forge,
+    request: Request,
+    secrets: &[Secret],
+    now: DateTime<Utc>,
+) -> Result<Verified, Refusal> {
+    let secrets: Vec<&Secret> = secrets.iter().filter(|secret| !secret.expose().is_empty()).collect();
+    if secrets.is_empty() {
+        return Err(Refusal::NoSecret);
+    }
+    match forge {
+        Forge::Github => github::authenticate(&request, &secrets)?,
+        Forge::Gitlab => gitlab::authenticate(&request, &secrets, now)?,
+    }
+    Ok(Verified { forge, request })
+}
+
+/// Reads what an authentic delivery says; the only parser.
+///
+/// A push is read strictly (duplicate keys are an error), any other event not at all.
+pub fn parse(verified: &Verified) -> Result<Parsed, Malformed> {
+    let digest = signature::digest(&verified.request.body);
+    match verified.forge {
+        Forge::Github => github::parse(&verified.request, digest),
+        Forge::Gitlab => gitlab::parse(&verified.request, digest),
+    }
+}
+
+/// Writes and signs what the forge would send. A secret that nothing can be signed with yields a request without a signature.
+pub fn compose(forge: Forge, secret: &Secret, message: &TestMessage<'_>, now: DateTime<Utc>) -> Request {
+    match forge {
+        Forge::Github => github::compose(secret, message),
+        Forge::Gitlab => gitlab::compose(secret, message, now),
+    }
+}
+
+/// Tells whether the forge sends this `Content-Type`; parameters such as `charset` do not matter, a missing header is not accepted.
+pub fn accepts_media_type(forge: Forge, content_type: Option<&str>) -> bool {
+    let media_type = content_type.map(essence);
+    match forge {
+        Forge::Github => matches!(media_type.as_deref(), Some(JSON | FORM)),
+        Forge::Gitlab => matches!(media_type.as_deref(), Some(JSON)),
+    }
+}
+
+impl Verified {
+    /// Who sent it.
+    pub fn forge(&self) -> Forge {
+        self.forge
+    }
+
+    /// The raw body, to be kept with the delivery.
+    pub fn body(&self) -> &[u8] {
+        &self.request.body
+    }
+}
+
+impl Request {
+    /// The value of a header that may be sent once.
+    fn header(&self, name: &'static str) -> Result<Option<&[u8]>, Twice> {
+        let mut values = self.headers.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
+        let first = values.next().map(|(_, value)| value.as_slice());
+        if values.next().is_some() {
+            return Err(Twice(name));
+        }
+        Ok(first)
+    }
+
+    /// The forge's word for the event.
+    fn event_name(&self, header: &'static str) -> Result<String, Malformed> {
+        let value = self.header(header)?.ok_or_else(|| Malformed::new(format!("header `{header}` is absent")))?;
+        let sound = |text: &&str| {
+            !text.is_empty()
+                && text.len() <= LONGEST_EVENT_NAME
+                && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ')
+        };
+        let text = std::str::from_utf8(value).ok().filter(sound);
+        text.map(str::to_owned).ok_or_else(|| Malformed::new(format!("header `{header}` is no name of an event")))
+    }
+
+    /// The id in the header, if it was sent once and is sound.
+    fn delivery_key(&self, header: &'static str) -> Option<DeliveryKey> {
+        let value = self.header(header).ok()??;
+        DeliveryKey::parse(std::str::from_utf8(value).ok()?)
+    }
+
+    fn of_json(body: &serde_json::Value) -> Self {
+        Self { headers: vec![(CONTENT_TYPE.to_owned(), JSON.into())], body: body.to_string().into_bytes() }
+    }
+
+    fn push_header(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        self.headers.push((name.to_owned(), value.into()));
+    }
+}
+
+/// Header values and the body are not shown: they hold tokens, and what may be anything.
+impl fmt::Debug for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.headers.iter().map(|(name, _)| name.as_str()).collect();
+        formatter
+            .debug_struct("Request")
+            .field("headers", &names)
+            .field("body", &format_args!("{} bytes", self.body.len()))
+            .finish()
+    }
+}
+
+impl Malformed {
+    /// Keeps the beginning only: a reason may quote the sender's bytes.
+    fn new(reason: impl fmt::Display) -> Self {
+        Self(reason.to_string().chars().take(LONGEST_REASON).collect())
+    }
+}
+
+/// A header was sent more than once.
+#[derive(Debug)]
+struct Twice(&'static str);
+
+impl From<Twice> for Refusal {
+    fn from(Twice(header): Twice) -> Self {
+        Self::Twice(header)
+    }
+}
+
+impl From<Twice> for Malformed {
+    fn from(Twice(header): Twice) -> Self {
+        Self::new(format!("header `{header}` was sent more than once"))
+    }
+}
+
+/// The body's digest as the id of the delivery: the same body again is the same delivery.
+#[expect(clippy::expect_used, reason = "64 hex digits are printable ASCII of a sane length")]
+fn key_of_digest(digest: &str) -> DeliveryKey {
+    DeliveryKey::parse(digest).expect("a digest is a sound key")
+}
+
+/// A media type without its parameters, lower-case.
+fn essence(content_type: &str) -> String {
+    content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+const CONTENT_TYPE: &str = "content-type";
+const JSON: &str = "application/json";
+const FORM: &str = "application/x-www-form-urlencoded";
+
+/// The longest one of GitHub has 39 letters.
+const LONGEST_EVENT_NAME: usize = 100;
+
+/// A line in the forge's delivery view.
+const LONGEST_REASON: usize = 300;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHSEC: &[u8] = b"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDazkIxYDE5xg=";
+
+    /// Every forge with every kind of secret that it has.
+    fn schemes() -> [(Forge, Secret); 3] {
+        [
+            (Forge::Github, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
+            (Forge::Gitlab, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
+            (Forge::Gitlab, Secret::new(WHSEC.to_vec())),
+        ]
+    }
+
+    fn now() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_787_392_881, 0).unwrap()
+    }
+
+    fn id(digit: &str, length: usize) -> Revision {
+        Revision::parse(&digit.repeat(length)).unwrap()
+    }
+
+    fn push_message<'a>(ref_name: &'a RefName, after: &'a Revision) -> TestMessage<'a> {
+        TestMessage { key: "test-1", repository: "acme/blog", kind: TestKind::Push { ref_name, before: None, after } }
+    }
+
+    #[test]
+    fn what_is_composed_is_believed_and_understood() {
+        for (forge, secret) in schemes() {
+            for (ref_name, before, after) in [
+                ("refs/heads/main", Some(id("1", 40)), id("2", 40)),
+                ("refs/heads/main", None, id("2", 64)),
+                ("refs/tags/v1.0", None, id("3", 40)),
+                ("refs/heads/\"ü\"", Some(id("1", 40)), id("2", 40)),
+            ] {
+                let ref_name = RefName::parse(ref_name).unwrap();
+                let kind = TestKind::Push { ref_name: &ref_name, before: before.as_ref(), after: &after };
+                let message = TestMessage { key: "test-1", repository: "acme/blog", kind };
+                let request = compose(forge, &secret, &message, now());
+                let verified = authenticate(forge, request, std::slice::from_ref(&secret), now()).unwrap();
+                let parsed = parse(&verified).unwrap();
+                let Event::Push(push) = parsed.event else { panic!("{parsed:?}") };
+                assert_eq!((parsed.key.as_str(), push.repository.as_str()), ("test-1", "acme/blog"));
+                assert_eq!((push.ref_name, push.before, push.after), (ref_name, before, Some(after)));
+                assert_eq!(parsed.digest, signature::digest(verified.body()));
+            }
+            let message = TestMessage { key: "test-2", repository: "acme/blog", kind: TestKind::Ping };
+            let verified = authenticate(forge, compose(forge, &secret, &message, now()), &[secret], now()).unwrap();
+            assert_eq!(parse(&verified).unwrap().event, Event::Ping);
+        }
+    }
+
+    #[test]
+    fn a_changed_byte_of_the_body_or_the_proof_is_refused() {
+        let (ref_name, after) = (RefName::parse("refs/heads/main").unwrap(), id("2", 40));
+        for (forge, secret) in schemes() {
+            let good = compose(forge, &secret, &push_message(&ref_name, &after), now());
+            let believed =
+                |request: Request| authenticate(forge, request, std::slice::from_ref(&secret), now()).is_ok();
+            assert!(believed(good.clone()));
+            let body_is_signed = !good.headers.iter().any(|(name, _)| name == "x-gitlab-token");
+            for index in (0..good.body.len()).filter(|_| body_is_signed) {
+                let mut changed = good.clone();
+                changed.body[index] ^= 1;
+                assert!(!believed(changed), "{forge}: byte {index} of the body");
+            }
+            for truncated in [&good.body[1..], &good.body[..good.body.len() - 1], b""].iter().filter(|_| body_is_signed)
+            {
+                assert!(!believed(Request { body: truncated.to_vec(), ..good.clone() }));
+            }
+            let proof = |(name, _): &&(String, Vec<u8>)| {
+                name.starts_with("webhook-") || name == "x-gitlab-token" || name == "x-hub-signature-256"
+            };
+            for (header, value) in good.headers.iter().filter(proof) {
+                for (index, bit) in (0..value.len()).flat_map(|index| (0..8).map(move |bit| (index, bit))) {
+                    let mut changed = good.clone();
+                    let (_, bytes) = changed.headers.iter_mut().find(|(name, _)| name == header).unwrap();
+                    bytes[index] ^= 1 << bit;
+                    let other_case_of_hex =
+                        header == "x-hub-signature-256" && index >= 7 && bytes.eq_ignore_ascii_case(value);
+                    assert_eq!(believed(changed), other_case_of_hex, "{forge}: bit {bit} of byte {index} of {header}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_secret_of_another_forge_or_no_secret_proves_nothing() {
+        let message = TestMessage { key: "test", repository: "acme/blog", kind: TestKind::Ping };
+        for (forge, secret) in schemes() {
+            let empty = Secret::new(Vec::new());
+            for secrets in [&[][..], std::slice::from_ref(&empty)] {
+                let request = compose(forge, &empty, &message, now());
+                assert_eq!(authenticate(forge, request, secrets, now()).unwrap_err(), Refusal::NoSecret);
+            }
+            let request = compose(forge, &secret, &message, now());
+            let other = if forge == Forge::Github { Forge::Gitlab } else { Forge::Github };
+            assert!(authenticate(other, request.clone(), std::slice::from_ref(&secret), now()).is_err());
+            let rotating = [empty, Secret::new(b"another secret".to_vec()), secret];
+            assert_eq!(authenticate(forge, request, &rotating, now()).unwrap().forge(), forge);
+        }
+        let unusable = Secret::new(b"whsec_***".to_vec());
+        let request = compose(Forge::Gitlab, &unusable, &message, now());
+        assert_eq!(authenticate(Forge::Gitlab, request, &[unusable], now()).unwrap_err(), Refusal::SecretUnusable);
+    }
+
+    #[test]
+    fn no_mutation_of_a_request_panics() {
+        let (ref_name, after) = (RefName::parse("refs/heads/main").unwrap(), id("2", 40));
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = move |limit: usize| {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            usize::try_from(random % limit as u64).unwrap()
+        };
+        for (forge, secret) in schemes() {
+            let good = compose(forge, &secret, &push_message(&ref_name, &after), now());
+            for _ in 0..2000 {
+                let mut changed = good.clone();
+                for _ in 0..=next(4) {
+                    let header = next(good.headers.len() + 1);
+                    let bytes = match changed.headers.get_mut(header) {
+                        Some((_, value)) => value,
+                        None => &mut changed.body,
+                    };
+                    let (from, to) = (next(bytes.len() + 1), next(bytes.len() + 1));
+                    match next(4) {
+                        0 => bytes.truncate(from),
+                        1 => bytes.insert(from, u8::try_from(next(256)).unwrap()),
+                        2 => bytes.extend_from_within(from.min(to)..),
+                        _ => bytes.iter_mut().skip(from).take(1).for_each(|byte| *byte ^= 1 << (to % 8)),
+                    }
+                }
+                if let Err(refusal) = authenticate(forge, changed.clone(), std::slice::from_ref(&secret), now()) {
+                    assert!(!format!("{refusal} {refusal:?}").contains("5f2b8c1d9e3a7f60"));
+                }
+                // The parser sees authentic nonsense too.
+                if let Err(malformed) = parse(&Verified { forge, request: changed }) {
+                    assert!(malformed.to_string().chars().count() <= LONGEST_REASON);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn media_types_are_compared_without_their_parameters() {
+        let table = [
+            (Some("application/json"), true, true),
+            (Some("Application/JSON; charset=utf-8"), true, true),
+            (Some(" application/json ;charset=\"utf-8\""), true, true),
+            (Some("application/x-www-form-urlencoded"), true, false),
+            (Some("application/x-www-form-urlencoded;charset=UTF-8"), true, false),
+            (Some("application/jsonx"), false, false),
+            (Some("text/json"), false, false),
+            (Some("application/json, text/plain"), false, false),
+            (Some("multipart/form-data; boundary=application/json"), false, false),
+            (Some(""), false, false),
+            (None, false, false),
+        ];
+        for (content_type, github, gitlab) in table {
+            assert_eq!(accepts_media_type(Forge::Github, content_type), github, "{content_type:?}");
+            assert_eq!(accepts_media_type(Forge::Gitlab, content_type), gitlab, "{content_type:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_does_not_show_what_is_in_it() {
+        let request = Request { headers: vec![("x-gitlab-token".into(), b"abc".to_vec())], body: b"abc".to_vec() };
+        let verified = Verified { forge: Forge::Gitlab, request };
+        let shown = format!("{verified:?}");
+        assert!(shown.contains("x-gitlab-token") && shown.contains("3 bytes") && !shown.contains("abc"), "{shown}");
+        assert!(!shown.contains("97"), "{shown}");
+    }
+}

@@ -158,7 +158,13 @@ impl Store {
         lease: Duration,
         now: DateTime<Utc>,
     ) -> Result<Option<Claim>, StoreError> {
-        write!(self, queue::claim(node, owner, now, now + lease))
+        for id in read!(self, queue::candidates(node))? {
+            let claim = self.claim_one(id, owner, lease, now)?;
+            if claim.is_some() {
+                return Ok(claim);
+            }
+        }
+        Ok(None)
     }
 
     /// Takes this deployment if it waits and nothing of its site runs.

@@ -1,5 +1,7 @@
 //! Deliveries: what a webhook says, what was decided, and the deployments it leads to, in one transaction.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use crate::domain::admission::{Admission, SiteNow, SiteStatus, admit};
@@ -16,13 +18,15 @@ pub(in crate::store) async fn accept(
     verdict: &Verdict,
     now: DateTime<Utc>,
 ) -> Result<Acceptance, StoreError> {
+    if let Verdict::Sites(verdicts) = verdict {
+        let names: BTreeSet<_> = verdicts.iter().map(|verdict| &verdict.site).collect();
+        for name in names {
+            site::lock(connection, name).await?;
+        }
+    }
     let id = next_number(connection, "delivery").await?;
     let mut sites = Vec::new();
     if let Verdict::Sites(verdicts) = verdict {
-        // All before the first number is taken: whoever wants a site's row and the counter takes them in this order.
-        for verdict in verdicts {
-            site::lock(connection, &verdict.site).await?;
-        }
         for verdict in verdicts {
             sites.push(accept_for(connection, delivery, verdict, now).await?);
         }

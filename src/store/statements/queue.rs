@@ -127,8 +127,8 @@ pub(in crate::store) async fn enqueue(
     now: DateTime<Utc>,
 ) -> Result<DeploymentId, StoreError> {
     let NewDeployment { site, node, kind, ref_name, target, force, requested_by } = order;
-    let id = DeploymentId(next_number(connection, "deployment").await?);
     site::lock(connection, site).await?;
+    let id = DeploymentId(next_number(connection, "deployment").await?);
     if *kind == Kind::Deploy {
         site::clear_hold(connection, site).await?;
     }
@@ -187,13 +187,12 @@ pub(super) async fn retry(
     Ok(Some(id))
 }
 
-pub(in crate::store) async fn claim(
+/// What can be claimed at this moment, oldest first. Each is tried in a transaction of its own: whoever has lost one must
+/// not keep its site locked while it tries the next.
+pub(in crate::store) async fn candidates(
     connection: &mut Connection,
     node: &NodeName,
-    owner: &str,
-    now: DateTime<Utc>,
-    until: DateTime<Utc>,
-) -> Result<Option<Claim>, StoreError> {
+) -> Result<Vec<DeploymentId>, StoreError> {
     let candidates: Vec<(i64,)> = sqlx::query_as(
         "SELECT id FROM deployment AS waiting WHERE node = $1 AND state = 'queued' AND NOT EXISTS \
          (SELECT 1 FROM deployment AS other WHERE other.site = waiting.site AND other.node = waiting.node \
@@ -202,13 +201,7 @@ pub(in crate::store) async fn claim(
     .bind(node.as_str())
     .fetch_all(&mut *connection)
     .await?;
-    for (id,) in candidates {
-        let claim = claim_one(connection, DeploymentId(id), owner, now, until).await?;
-        if claim.is_some() {
-            return Ok(claim);
-        }
-    }
-    Ok(None)
+    Ok(candidates.into_iter().map(|(id,)| DeploymentId(id)).collect())
 }
 
 pub(in crate::store) async fn claim_one(

@@ -214,7 +214,7 @@ pub(in crate::store) async fn claim_one(
     let Some(waiting) = deployment(connection, id).await? else { return Ok(None) };
     // On PostgreSQL two claims can see the same row waiting: the site's row puts them in a row, the guard is asked again.
     site::lock(connection, &waiting.site).await?;
-    let token = token(owner, id, now);
+    let token = new_token(connection, id, owner).await?;
     let claimed = sqlx::query(
         "UPDATE deployment SET state = 'running', started_at = $1, lease_owner = $2, lease_token = $3, lease_until = $4 \
          WHERE id = $5 AND state = 'queued' AND NOT EXISTS \
@@ -243,7 +243,10 @@ pub(in crate::store) async fn take_over(
     now: DateTime<Utc>,
     until: DateTime<Utc>,
 ) -> Result<Claim, StoreError> {
-    let token = token(owner, id, now);
+    let abandoned = deployment(connection, id).await?.ok_or(StoreError::NotFound(id))?;
+    // What is stuck runs again from now on; the site's row puts this and a claim of another one in a row.
+    site::lock(connection, &abandoned.site).await?;
+    let token = new_token(connection, id, owner).await?;
     let taken = sqlx::query(
         "UPDATE deployment SET lease_owner = $1, lease_token = $2, lease_until = $3 \
          WHERE id = $4 AND state IN ('running', 'stuck')",
@@ -266,9 +269,14 @@ async fn claimed_as(connection: &mut Connection, id: DeploymentId, token: String
     Ok(Claim { deployment, token })
 }
 
-/// Unlike any other claim's: the owner names the process, and one process claims a deployment at most once a nanosecond.
-fn token(owner: &str, id: DeploymentId, now: DateTime<Utc>) -> String {
-    format!("{owner}/{id}/{}", now.timestamp_nanos_opt().unwrap_or_default())
+/// Unlike any earlier one of the deployment, whatever the clock says: every claim adds a line to its journal, and claims
+/// of a site come one after the other.
+async fn new_token(connection: &mut Connection, id: DeploymentId, owner: &str) -> Result<String, StoreError> {
+    let (lines,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM journal WHERE deployment = $1")
+        .bind(id.0)
+        .fetch_one(&mut *connection)
+        .await?;
+    Ok(format!("{owner}/{id}/{lines}"))
 }
 
 pub(in crate::store) async fn renew(

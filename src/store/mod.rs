@@ -178,7 +178,8 @@ impl Store {
         write!(self, queue::claim_one(id, owner, now, now + lease))
     }
 
-    /// Takes over what a dead process ran, or left stuck. Its token counts for nothing from now on.
+    /// Takes over what a dead process ran, or left stuck. Its token counts for nothing from now on. What is stuck cannot be
+    /// taken over while another of its site runs.
     pub fn take_over(
         &self,
         id: DeploymentId,
@@ -226,7 +227,8 @@ impl Store {
         read!(self, queue::deployments(filter))
     }
 
-    /// What runs on a node, or is stuck there.
+    /// What runs on a node, then what is stuck there: this runs again once it is taken over, which cannot be before the
+    /// one of its site that runs has ended.
     pub fn unfinished(&self, node: &NodeName) -> Result<Vec<Deployment>, StoreError> {
         read!(self, queue::unfinished(node))
     }

@@ -328,11 +328,13 @@ pub(in crate::store) async fn unfinished(
     connection: &mut Connection,
     node: &NodeName,
 ) -> Result<Vec<Deployment>, StoreError> {
-    let rows: Vec<DeploymentRow> =
-        sqlx::query_as("SELECT * FROM deployment WHERE node = $1 AND state IN ('running', 'stuck') ORDER BY id")
-            .bind(node.as_str())
-            .fetch_all(&mut *connection)
-            .await?;
+    let rows: Vec<DeploymentRow> = sqlx::query_as(
+        "SELECT * FROM deployment WHERE node = $1 AND state IN ('running', 'stuck') \
+         ORDER BY CASE state WHEN 'running' THEN 1 ELSE 2 END, id",
+    )
+    .bind(node.as_str())
+    .fetch_all(&mut *connection)
+    .await?;
     all(rows)
 }
 

@@ -114,14 +114,7 @@ impl Store {
             .map_err(|error| StoreError::Unavailable(sqlx::Error::Io(error)))?;
         let pools = runtime.block_on(async {
             let pools = if url.starts_with("postgres") { open_postgres(url).await? } else { open_sqlite(url).await? };
-            let migrated = match &pools {
-                Pools::Sqlite { writer, .. } => MIGRATIONS.run(writer).await,
-                Pools::Postgres(pool) => MIGRATIONS.run(pool).await,
-            };
-            migrated.map_err(|error| match error {
-                MigrateError::VersionMissing(version) => StoreError::Newer(version),
-                other => StoreError::Migration(other),
-            })?;
+            migrate(&pools).await?;
             Ok::<_, StoreError>(pools)
         })?;
         Ok(Self(Arc::new(Inner { pools, runtime: Some(runtime) })))
@@ -256,6 +249,22 @@ impl Store {
     /// Writes something that changes nothing: can a push be accepted?
     pub fn check_writable(&self) -> Result<(), StoreError> {
         write!(self, site::touch_counter())
+    }
+}
+
+async fn migrate(pools: &Pools) -> Result<(), StoreError> {
+    let refused = |error| match error {
+        MigrateError::VersionMissing(version) => StoreError::Newer(version),
+        other => StoreError::Migration(other),
+    };
+    match pools {
+        Pools::Sqlite { writer, .. } => {
+            // sqlx locks PostgreSQL while it migrates, but not SQLite: two processes would make the same table.
+            let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+            MIGRATIONS.run(&mut *transaction).await.map_err(refused)?;
+            Ok(transaction.commit().await?)
+        }
+        Pools::Postgres(pool) => MIGRATIONS.run(pool).await.map_err(refused),
     }
 }
 

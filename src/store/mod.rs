@@ -74,7 +74,8 @@ macro_rules! write {
                     Ok(value)
                 }
                 Pools::Postgres(pool) => {
-                    let mut transaction = pool.begin().await?;
+                    // What a server or a role may set as its default would make statements fail that only have to wait.
+                    let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
                     let value = postgres::statements::$module::$function(&mut transaction, $($argument),*).await?;
                     transaction.commit().await?;
                     Ok(value)

@@ -10,6 +10,7 @@ use crate::domain::routing::{Route, Wanted};
 use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
 
 use super::queue::{NewRow, insert, next_number, pending, state_of, supersede};
+use super::row::storable;
 use super::{Connection, site};
 
 pub(in crate::store) async fn accept(
@@ -43,7 +44,7 @@ pub(in crate::store) async fn accept(
         .bind(id)
         .bind(site.site.as_str())
         .bind(site.status.as_str())
-        .bind(site.reason.as_deref())
+        .bind(site.reason.as_deref().map(storable))
         .bind(site.deployment.map(|(deployment, _)| deployment.0))
         .execute(&mut *connection)
         .await?;
@@ -73,13 +74,13 @@ async fn insert_delivery(
     .bind(delivery.repository.as_str())
     .bind(delivery.key.as_str())
     .bind(attempt)
-    .bind(delivery.event.as_str())
+    .bind(storable(&delivery.event))
     .bind(delivery.digest.as_str())
     .bind(delivery.ref_name.as_ref().map(|name| name.as_str()))
     .bind(delivery.before.as_ref().map(|revision| revision.as_str()))
     .bind(delivery.after.as_ref().map(|revision| revision.as_str()))
     .bind(status)
-    .bind(reason)
+    .bind(reason.as_deref().map(storable))
     .bind(now.timestamp_millis())
     .execute(&mut *connection)
     .await?;

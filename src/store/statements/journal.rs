@@ -64,7 +64,7 @@ async fn update_row(
     sqlx::query("UPDATE deployment SET state = $1, step = $2, reason = $3, finished_at = $4 WHERE id = $5")
         .bind(state.name().as_str())
         .bind(step.map(Step::as_str))
-        .bind(reason)
+        .bind(reason.as_deref().map(row::storable))
         .bind(finished_at)
         .bind(id.0)
         .execute(&mut *connection)

@@ -10,7 +10,7 @@ use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
 use crate::store::{Claim, Deployment, DeploymentFilter, NewDeployment, StoreError};
 
-use super::row::{DeploymentRow, all, read};
+use super::row::{DeploymentRow, all, read, storable};
 use super::{Connection, journal, site};
 
 /// A row that is to be inserted, waiting.
@@ -63,7 +63,7 @@ pub(super) async fn insert(
     .bind(row.force)
     .bind(row.attempt)
     .bind(row.retry_of.map(|id| id.0))
-    .bind(row.requested_by)
+    .bind(row.requested_by.map(storable))
     .bind(row.delivery.map(DeliveryKey::as_str))
     .bind(now.timestamp_millis())
     .execute(&mut *connection)

@@ -9,7 +9,7 @@ use crate::domain::release_id::ReleaseId;
 use crate::store::{Hold, StoreError};
 
 use super::Connection;
-use super::row::{read, time};
+use super::row::{read, storable, time};
 
 /// Locks the site's row until the transaction ends: on PostgreSQL this puts everybody who decides over the site in a row.
 pub(super) async fn lock(connection: &mut Connection, site: &SiteName) -> Result<(), StoreError> {
@@ -33,8 +33,8 @@ pub(in crate::store) async fn hold(connection: &mut Connection, site: &SiteName)
 pub(super) async fn set_hold(connection: &mut Connection, site: &SiteName, hold: &Hold) -> Result<(), StoreError> {
     lock(connection, site).await?;
     sqlx::query("UPDATE site SET hold_reason = $1, hold_owner = $2, hold_since = $3 WHERE name = $4")
-        .bind(hold.reason.as_str())
-        .bind(hold.owner.as_str())
+        .bind(storable(&hold.reason))
+        .bind(storable(&hold.owner))
         .bind(hold.since.timestamp_millis())
         .bind(site.as_str())
         .execute(&mut *connection)

@@ -115,6 +115,16 @@ pub(super) async fn pending(
     Ok(pending.collect())
 }
 
+/// What waits for a site, on all nodes.
+pub(super) async fn waiting_for(connection: &mut Connection, site: &SiteName) -> Result<Vec<Deployment>, StoreError> {
+    let rows: Vec<DeploymentRow> =
+        sqlx::query_as("SELECT * FROM deployment WHERE site = $1 AND state = 'queued' ORDER BY id")
+            .bind(site.as_str())
+            .fetch_all(&mut *connection)
+            .await?;
+    all(rows)
+}
+
 pub(super) async fn state_of(connection: &mut Connection, id: DeploymentId) -> Result<StateName, StoreError> {
     let (state,): (String,) =
         sqlx::query_as("SELECT state FROM deployment WHERE id = $1").bind(id.0).fetch_one(&mut *connection).await?;
@@ -154,14 +164,13 @@ pub(in crate::store) async fn enqueue(
     Ok(id)
 }
 
-/// Queues a deployment once more, unless something newer waits for the site.
+/// Queues a deployment once more, unless something newer waits for the site, which is locked.
 pub(super) async fn retry(
     connection: &mut Connection,
     interrupted: &Deployment,
     attempt: i64,
     now: DateTime<Utc>,
 ) -> Result<Option<DeploymentId>, StoreError> {
-    site::lock(connection, &interrupted.site).await?;
     let pending = pending(connection, &interrupted.site, &interrupted.node).await?;
     if pending.iter().any(|pending| pending.waits) {
         return Ok(None);

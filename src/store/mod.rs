@@ -74,7 +74,8 @@ macro_rules! write {
                     Ok(value)
                 }
                 Pools::Postgres(pool) => {
-                    let mut transaction = pool.begin().await?;
+                    // What a server or a role may set as its default would make statements fail that only have to wait.
+                    let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
                     let value = postgres::statements::$module::$function(&mut transaction, $($argument),*).await?;
                     transaction.commit().await?;
                     Ok(value)
@@ -114,14 +115,7 @@ impl Store {
             .map_err(|error| StoreError::Unavailable(sqlx::Error::Io(error)))?;
         let pools = runtime.block_on(async {
             let pools = if url.starts_with("postgres") { open_postgres(url).await? } else { open_sqlite(url).await? };
-            let migrated = match &pools {
-                Pools::Sqlite { writer, .. } => MIGRATIONS.run(writer).await,
-                Pools::Postgres(pool) => MIGRATIONS.run(pool).await,
-            };
-            migrated.map_err(|error| match error {
-                MigrateError::VersionMissing(version) => StoreError::Newer(version),
-                other => StoreError::Migration(other),
-            })?;
+            migrate(&pools).await?;
             Ok::<_, StoreError>(pools)
         })?;
         Ok(Self(Arc::new(Inner { pools, runtime: Some(runtime) })))
@@ -158,7 +152,13 @@ impl Store {
         lease: Duration,
         now: DateTime<Utc>,
     ) -> Result<Option<Claim>, StoreError> {
-        write!(self, queue::claim(node, owner, now, now + lease))
+        for id in read!(self, queue::candidates(node))? {
+            let claim = self.claim_one(id, owner, lease, now)?;
+            if claim.is_some() {
+                return Ok(claim);
+            }
+        }
+        Ok(None)
     }
 
     /// Takes this deployment if it waits and nothing of its site runs.
@@ -172,7 +172,8 @@ impl Store {
         write!(self, queue::claim_one(id, owner, now, now + lease))
     }
 
-    /// Takes over what a dead process ran, or left stuck. Its token counts for nothing from now on.
+    /// Takes over what a dead process ran, or left stuck. Its token counts for nothing from now on. What is stuck cannot be
+    /// taken over while another of its site runs.
     pub fn take_over(
         &self,
         id: DeploymentId,
@@ -220,7 +221,8 @@ impl Store {
         read!(self, queue::deployments(filter))
     }
 
-    /// What runs on a node, or is stuck there.
+    /// What runs on a node, then what is stuck there: this runs again once it is taken over, which cannot be before the
+    /// one of its site that runs has ended.
     pub fn unfinished(&self, node: &NodeName) -> Result<Vec<Deployment>, StoreError> {
         read!(self, queue::unfinished(node))
     }
@@ -248,6 +250,22 @@ impl Store {
     /// Writes something that changes nothing: can a push be accepted?
     pub fn check_writable(&self) -> Result<(), StoreError> {
         write!(self, site::touch_counter())
+    }
+}
+
+async fn migrate(pools: &Pools) -> Result<(), StoreError> {
+    let refused = |error| match error {
+        MigrateError::VersionMissing(version) => StoreError::Newer(version),
+        other => StoreError::Migration(other),
+    };
+    match pools {
+        Pools::Sqlite { writer, .. } => {
+            // sqlx locks PostgreSQL while it migrates, but not SQLite: two processes would make the same table.
+            let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+            MIGRATIONS.run(&mut *transaction).await.map_err(refused)?;
+            Ok(transaction.commit().await?)
+        }
+        Pools::Postgres(pool) => MIGRATIONS.run(pool).await.map_err(refused),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Deliveries: what a webhook says, what was decided, and the deployments it leads to, in one transaction.
 
+use std::collections::BTreeSet;
+
 use chrono::{DateTime, Utc};
 
 use crate::domain::admission::{Admission, SiteNow, SiteStatus, admit};
@@ -8,6 +10,7 @@ use crate::domain::routing::{Route, Wanted};
 use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
 
 use super::queue::{NewRow, insert, next_number, pending, state_of, supersede};
+use super::row::storable;
 use super::{Connection, site};
 
 pub(in crate::store) async fn accept(
@@ -16,13 +19,15 @@ pub(in crate::store) async fn accept(
     verdict: &Verdict,
     now: DateTime<Utc>,
 ) -> Result<Acceptance, StoreError> {
+    if let Verdict::Sites(verdicts) = verdict {
+        let names: BTreeSet<_> = verdicts.iter().map(|verdict| &verdict.site).collect();
+        for name in names {
+            site::lock(connection, name).await?;
+        }
+    }
     let id = next_number(connection, "delivery").await?;
     let mut sites = Vec::new();
     if let Verdict::Sites(verdicts) = verdict {
-        // All before the first number is taken: whoever wants a site's row and the counter takes them in this order.
-        for verdict in verdicts {
-            site::lock(connection, &verdict.site).await?;
-        }
         for verdict in verdicts {
             sites.push(accept_for(connection, delivery, verdict, now).await?);
         }
@@ -39,7 +44,7 @@ pub(in crate::store) async fn accept(
         .bind(id)
         .bind(site.site.as_str())
         .bind(site.status.as_str())
-        .bind(site.reason.as_deref())
+        .bind(site.reason.as_deref().map(storable))
         .bind(site.deployment.map(|(deployment, _)| deployment.0))
         .execute(&mut *connection)
         .await?;
@@ -69,13 +74,13 @@ async fn insert_delivery(
     .bind(delivery.repository.as_str())
     .bind(delivery.key.as_str())
     .bind(attempt)
-    .bind(delivery.event.as_str())
+    .bind(storable(&delivery.event))
     .bind(delivery.digest.as_str())
     .bind(delivery.ref_name.as_ref().map(|name| name.as_str()))
     .bind(delivery.before.as_ref().map(|revision| revision.as_str()))
     .bind(delivery.after.as_ref().map(|revision| revision.as_str()))
     .bind(status)
-    .bind(reason)
+    .bind(reason.as_deref().map(storable))
     .bind(now.timestamp_millis())
     .execute(&mut *connection)
     .await?;

@@ -64,7 +64,7 @@ async fn update_row(
     sqlx::query("UPDATE deployment SET state = $1, step = $2, reason = $3, finished_at = $4 WHERE id = $5")
         .bind(state.name().as_str())
         .bind(step.map(Step::as_str))
-        .bind(reason)
+        .bind(reason.as_deref().map(row::storable))
         .bind(finished_at)
         .bind(id.0)
         .execute(&mut *connection)
@@ -96,11 +96,12 @@ pub(in crate::store) async fn finish(
     follow_up: &FollowUp,
     now: DateTime<Utc>,
 ) -> Result<Option<DeploymentId>, StoreError> {
-    append(connection, id, token, &Entry::Finished(outcome.clone()), now).await?;
     let deployment = queue::deployment(connection, id).await?.ok_or(StoreError::NotFound(id))?;
+    site::lock(connection, &deployment.site).await?;
+    append(connection, id, token, &Entry::Finished(outcome.clone()), now).await?;
     let FollowUp { hold, bad_release, retry } = follow_up;
     if let Some(hold) = hold {
-        site::set_hold(connection, &deployment.site, hold).await?;
+        site::hold_after(connection, &deployment, hold, now).await?;
     }
     if let Some(release) = bad_release {
         site::mark_bad(connection, &deployment.site, &deployment.node, release, now).await?;

@@ -10,7 +10,7 @@ use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
 use crate::store::{Claim, Deployment, DeploymentFilter, NewDeployment, StoreError};
 
-use super::row::{DeploymentRow, all, read};
+use super::row::{DeploymentRow, all, read, storable};
 use super::{Connection, journal, site};
 
 /// A row that is to be inserted, waiting.
@@ -63,7 +63,7 @@ pub(super) async fn insert(
     .bind(row.force)
     .bind(row.attempt)
     .bind(row.retry_of.map(|id| id.0))
-    .bind(row.requested_by)
+    .bind(row.requested_by.map(storable))
     .bind(row.delivery.map(DeliveryKey::as_str))
     .bind(now.timestamp_millis())
     .execute(&mut *connection)
@@ -115,6 +115,16 @@ pub(super) async fn pending(
     Ok(pending.collect())
 }
 
+/// What waits for a site, on all nodes.
+pub(super) async fn waiting_for(connection: &mut Connection, site: &SiteName) -> Result<Vec<Deployment>, StoreError> {
+    let rows: Vec<DeploymentRow> =
+        sqlx::query_as("SELECT * FROM deployment WHERE site = $1 AND state = 'queued' ORDER BY id")
+            .bind(site.as_str())
+            .fetch_all(&mut *connection)
+            .await?;
+    all(rows)
+}
+
 pub(super) async fn state_of(connection: &mut Connection, id: DeploymentId) -> Result<StateName, StoreError> {
     let (state,): (String,) =
         sqlx::query_as("SELECT state FROM deployment WHERE id = $1").bind(id.0).fetch_one(&mut *connection).await?;
@@ -127,8 +137,8 @@ pub(in crate::store) async fn enqueue(
     now: DateTime<Utc>,
 ) -> Result<DeploymentId, StoreError> {
     let NewDeployment { site, node, kind, ref_name, target, force, requested_by } = order;
-    let id = DeploymentId(next_number(connection, "deployment").await?);
     site::lock(connection, site).await?;
+    let id = DeploymentId(next_number(connection, "deployment").await?);
     if *kind == Kind::Deploy {
         site::clear_hold(connection, site).await?;
     }
@@ -154,14 +164,13 @@ pub(in crate::store) async fn enqueue(
     Ok(id)
 }
 
-/// Queues a deployment once more, unless something newer waits for the site.
+/// Queues a deployment once more, unless something newer waits for the site, which is locked.
 pub(super) async fn retry(
     connection: &mut Connection,
     interrupted: &Deployment,
     attempt: i64,
     now: DateTime<Utc>,
 ) -> Result<Option<DeploymentId>, StoreError> {
-    site::lock(connection, &interrupted.site).await?;
     let pending = pending(connection, &interrupted.site, &interrupted.node).await?;
     if pending.iter().any(|pending| pending.waits) {
         return Ok(None);
@@ -187,13 +196,12 @@ pub(super) async fn retry(
     Ok(Some(id))
 }
 
-pub(in crate::store) async fn claim(
+/// What can be claimed at this moment, oldest first. Each is tried in a transaction of its own: whoever has lost one must
+/// not keep its site locked while it tries the next.
+pub(in crate::store) async fn candidates(
     connection: &mut Connection,
     node: &NodeName,
-    owner: &str,
-    now: DateTime<Utc>,
-    until: DateTime<Utc>,
-) -> Result<Option<Claim>, StoreError> {
+) -> Result<Vec<DeploymentId>, StoreError> {
     let candidates: Vec<(i64,)> = sqlx::query_as(
         "SELECT id FROM deployment AS waiting WHERE node = $1 AND state = 'queued' AND NOT EXISTS \
          (SELECT 1 FROM deployment AS other WHERE other.site = waiting.site AND other.node = waiting.node \
@@ -202,13 +210,7 @@ pub(in crate::store) async fn claim(
     .bind(node.as_str())
     .fetch_all(&mut *connection)
     .await?;
-    for (id,) in candidates {
-        let claim = claim_one(connection, DeploymentId(id), owner, now, until).await?;
-        if claim.is_some() {
-            return Ok(claim);
-        }
-    }
-    Ok(None)
+    Ok(candidates.into_iter().map(|(id,)| DeploymentId(id)).collect())
 }
 
 pub(in crate::store) async fn claim_one(
@@ -221,7 +223,7 @@ pub(in crate::store) async fn claim_one(
     let Some(waiting) = deployment(connection, id).await? else { return Ok(None) };
     // On PostgreSQL two claims can see the same row waiting: the site's row puts them in a row, the guard is asked again.
     site::lock(connection, &waiting.site).await?;
-    let token = token(owner, id, now);
+    let token = new_token(connection, id, owner).await?;
     let claimed = sqlx::query(
         "UPDATE deployment SET state = 'running', started_at = $1, lease_owner = $2, lease_token = $3, lease_until = $4 \
          WHERE id = $5 AND state = 'queued' AND NOT EXISTS \
@@ -250,7 +252,10 @@ pub(in crate::store) async fn take_over(
     now: DateTime<Utc>,
     until: DateTime<Utc>,
 ) -> Result<Claim, StoreError> {
-    let token = token(owner, id, now);
+    let abandoned = deployment(connection, id).await?.ok_or(StoreError::NotFound(id))?;
+    // What is stuck runs again from now on; the site's row puts this and a claim of another one in a row.
+    site::lock(connection, &abandoned.site).await?;
+    let token = new_token(connection, id, owner).await?;
     let taken = sqlx::query(
         "UPDATE deployment SET lease_owner = $1, lease_token = $2, lease_until = $3 \
          WHERE id = $4 AND state IN ('running', 'stuck')",
@@ -273,9 +278,14 @@ async fn claimed_as(connection: &mut Connection, id: DeploymentId, token: String
     Ok(Claim { deployment, token })
 }
 
-/// Unlike any other claim's: the owner names the process, and one process claims a deployment at most once a nanosecond.
-fn token(owner: &str, id: DeploymentId, now: DateTime<Utc>) -> String {
-    format!("{owner}/{id}/{}", now.timestamp_nanos_opt().unwrap_or_default())
+/// Unlike any earlier one of the deployment, whatever the clock says: every claim adds a line to its journal, and claims
+/// of a site come one after the other.
+async fn new_token(connection: &mut Connection, id: DeploymentId, owner: &str) -> Result<String, StoreError> {
+    let (lines,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM journal WHERE deployment = $1")
+        .bind(id.0)
+        .fetch_one(&mut *connection)
+        .await?;
+    Ok(format!("{owner}/{id}/{lines}"))
 }
 
 pub(in crate::store) async fn renew(
@@ -327,11 +337,13 @@ pub(in crate::store) async fn unfinished(
     connection: &mut Connection,
     node: &NodeName,
 ) -> Result<Vec<Deployment>, StoreError> {
-    let rows: Vec<DeploymentRow> =
-        sqlx::query_as("SELECT * FROM deployment WHERE node = $1 AND state IN ('running', 'stuck') ORDER BY id")
-            .bind(node.as_str())
-            .fetch_all(&mut *connection)
-            .await?;
+    let rows: Vec<DeploymentRow> = sqlx::query_as(
+        "SELECT * FROM deployment WHERE node = $1 AND state IN ('running', 'stuck') \
+         ORDER BY CASE state WHEN 'running' THEN 1 ELSE 2 END, id",
+    )
+    .bind(node.as_str())
+    .fetch_all(&mut *connection)
+    .await?;
     all(rows)
 }
 

@@ -110,6 +110,11 @@ fn read_option<T>(
     text.map(|text| read(column, &text, parse)).transpose()
 }
 
+/// Text of others, as both databases can keep it: PostgreSQL refuses NUL.
+pub(super) fn storable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
 pub(super) fn time(millis: i64) -> Result<DateTime<Utc>, StoreError> {
     DateTime::from_timestamp_millis(millis).ok_or_else(|| StoreError::Corrupt(format!("{millis} is no time")))
 }

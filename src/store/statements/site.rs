@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
+use crate::domain::deployment::Kind;
 use crate::domain::name::{NodeName, SiteName};
 use crate::domain::release_id::ReleaseId;
-use crate::store::{Hold, StoreError};
+use crate::store::{Deployment, Hold, StoreError};
 
-use super::Connection;
-use super::row::{read, time};
+use super::row::{read, storable, time};
+use super::{Connection, queue};
 
 /// Locks the site's row until the transaction ends: on PostgreSQL this puts everybody who decides over the site in a row.
 pub(super) async fn lock(connection: &mut Connection, site: &SiteName) -> Result<(), StoreError> {
@@ -30,11 +31,28 @@ pub(in crate::store) async fn hold(connection: &mut Connection, site: &SiteName)
     row.map(|(reason, owner, since)| Ok(Hold { reason, owner, since: time(since)? })).transpose()
 }
 
-pub(super) async fn set_hold(connection: &mut Connection, site: &SiteName, hold: &Hold) -> Result<(), StoreError> {
-    lock(connection, site).await?;
+/// Sets a hold at the end of a rollback. What was queued while it ran came before the hold: a deploy that an operator
+/// ordered lifts it, so there is none; a push would undo the rollback, and gives way to it.
+pub(super) async fn hold_after(
+    connection: &mut Connection,
+    ended: &Deployment,
+    hold: &Hold,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    let waiting = queue::waiting_for(connection, &ended.site).await?;
+    let (ordered, pushed): (Vec<_>, Vec<_>) = waiting.into_iter().partition(|waiting| waiting.requested_by.is_some());
+    if ordered.iter().any(|waiting| waiting.kind == Kind::Deploy) {
+        return Ok(());
+    }
+    let pushed: Vec<_> = pushed.into_iter().map(|waiting| waiting.id).collect();
+    queue::supersede(connection, &pushed, ended.id, now).await?;
+    set_hold(connection, &ended.site, hold).await
+}
+
+async fn set_hold(connection: &mut Connection, site: &SiteName, hold: &Hold) -> Result<(), StoreError> {
     sqlx::query("UPDATE site SET hold_reason = $1, hold_owner = $2, hold_since = $3 WHERE name = $4")
-        .bind(hold.reason.as_str())
-        .bind(hold.owner.as_str())
+        .bind(storable(&hold.reason))
+        .bind(storable(&hold.owner))
         .bind(hold.since.timestamp_millis())
         .bind(site.as_str())
         .execute(&mut *connection)

@@ -7,8 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
 use nix::libc;
+use nix::unistd::AccessFlags;
 
 /// What is at the place of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,6 +161,28 @@ pub fn device_of(path: &Path) -> io::Result<Option<u64>> {
         Ok(found) => Ok(Some(found.dev())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Whether that user, in those groups, may make files in the directory, by its mode.
+pub fn may_write(directory: &Path, uid: u32, groups: &[u32]) -> io::Result<bool> {
+    let found = std::fs::metadata(directory)?;
+    let shift = match (found.uid() == uid, groups.contains(&found.gid())) {
+        (true, _) => 6,
+        (false, true) => 3,
+        (false, false) => 0,
+    };
+    Ok(found.is_dir() && (uid == 0 || (found.mode() >> shift) & 0o3 == 0o3))
+}
+
+/// Whether this process may make files in the directory, or make the directory itself if it is not there yet.
+pub fn is_writable(directory: &Path) -> io::Result<bool> {
+    let existing = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(directory);
+    let wanted = AccessFlags::W_OK | AccessFlags::X_OK;
+    match nix::unistd::faccessat(AT_FDCWD, existing, wanted, AtFlags::AT_EACCESS) {
+        Ok(()) => Ok(existing.is_dir()),
+        Err(nix::Error::EACCES | nix::Error::EROFS | nix::Error::EPERM) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,8 +1,10 @@
 //! The machine: every system call that needs care, with nothing of ours imported.
 
 pub mod fs;
+pub mod host;
 pub mod log_file;
 pub mod process;
+pub mod signals;
 pub mod stop;
 pub mod tree;
 pub mod user;

@@ -526,12 +526,15 @@ impl Entry {
         unsafe {
             check(libc::setsid())?;
             libc::umask(self.umask);
-            // std empties the signal mask and resets SIGPIPE; what our own parent ignored would stay ignored.
-            // Not through libc, which refuses the two signals it uses itself.
+            // What our own parent ignored would stay ignored. Not through libc, which refuses the two signals it uses itself.
             let default = [0_u64; KERNEL_SIGACTION_WORDS];
             for signal in 1..=LAST_SIGNAL {
                 libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, size_of::<u64>());
             }
+            // A server that keeps TERM for itself has it blocked in every thread, and std hands the mask down.
+            let none = 0_u64;
+            let no_old = std::ptr::null::<u64>();
+            libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, no_old, size_of::<u64>());
             self.keep_descriptors_from_the_child();
             if !self.keep_capabilities {
                 drop_bounding_set();
@@ -784,6 +787,15 @@ mod tests {
             assert_eq!(house.run(script), End::TimeLimit, "{script}");
             assert!(started.elapsed() < Duration::from_secs(10), "{script}");
         }
+    }
+
+    #[test]
+    fn a_child_receives_the_signals_that_we_keep_for_ourselves() {
+        let mut kept = nix::sys::signal::SigSet::empty();
+        kept.add(nix::sys::signal::Signal::SIGTERM);
+        kept.thread_block().expect("a mask");
+        assert_eq!(House::new().run("kill -TERM $$; sleep 0.1"), End::Signal(15));
+        kept.thread_unblock().expect("a mask");
     }
 
     #[test]

@@ -79,7 +79,8 @@ pub fn become_account(account: &Account) -> io::Result<()> {
     let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
     nix::unistd::setresgid(gid, gid, gid)?;
     nix::unistd::setresuid(uid, uid, uid)?;
-    Ok(())
+    // A change of user makes the kernel hide /proc/self from us, through which pinned files get their modes.
+    Ok(nix::sys::prctl::set_dumpable(true)?)
 }
 
 #[cfg(test)]

@@ -429,7 +429,7 @@ mod tests {
     #[test]
     fn the_recorded_payloads_say_what_happened() {
         let file = |name: &str| std::fs::read(format!("fixtures/webhooks/gitlab/{name}.json")).unwrap();
-        let table: [(&str, &str, &str, Option<&str>, Option<&str>); 4] = [
+        let table = [
             ("push", "Push Hook", "refs/heads/main", Some("6113728"), Some("0d1a26e")),
             ("system-push", "System Hook", "refs/heads/main", Some("6113728"), Some("0d1a26e")),
             ("tag", "Tag Push Hook", "refs/tags/v1.0.0", None, Some("0d1a26e")),

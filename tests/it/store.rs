@@ -2,8 +2,6 @@
 //!
 //! PostgreSQL is the server that `LANDFALL_TEST_POSTGRES` names, where each story gets a schema of its own.
 
-#![expect(clippy::expect_used, reason = "in a story what cannot be prepared ends it")]
-
 use std::collections::BTreeSet;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};

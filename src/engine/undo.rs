@@ -168,11 +168,11 @@ fn record(run: &mut Run<'_>, entry: Entry) {
 /// The release that a journal says was live before, for a run that continues one.
 pub(super) fn previous_of(run: &Run<'_>) -> Option<Release> {
     let from = run.journal.entries().iter().rev().find_map(|entry| match entry {
-        Entry::WillUndo(Undo::FlipBack { from, .. }) => from.clone(),
+        Entry::WillUndo(Undo::FlipBack { from, .. }) => Some(from.clone()),
         _ => None,
     });
     let id = match from {
-        Some(text) => ReleaseId::parse(std::path::Path::new(&text).file_name()?.to_str()?).ok()?,
+        Some(text) => run.target.disk.release_named_by(&text?)?,
         None => current::live(&run.target.disk).ok().flatten()?,
     };
     Release::open(&run.target.disk, &id).ok().flatten()

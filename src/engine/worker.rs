@@ -241,40 +241,50 @@ impl Bell {
     }
 }
 
-/// The worker threads of a server. Whoever starts them joins them.
+/// The threads that do the work. Whoever starts them joins them.
 #[derive(Debug)]
 pub struct Workers {
     threads: Vec<JoinHandle<()>>,
+    leases: JoinHandle<()>,
+    /// Leases are renewed until the last worker has ended, however long that takes after the stop.
+    leases_stop: Stop,
     alive: Arc<()>,
 }
 
 impl Workers {
-    /// Starts `count` workers and one thread that renews leases and looks for the dead.
+    /// Starts `count` workers, a thread that recovers what the dead have left, and one that renews leases.
     pub fn start(engine: &Arc<Engine>, count: usize, stop: &Stop, bell: &Arc<Bell>) -> std::io::Result<Self> {
-        let alive = Arc::new(());
-        let mut threads = Vec::new();
-        for number in 1..=count {
+        let (alive, leases_stop) = (Arc::new(()), Stop::new());
+        let spawn = |name: String, stop: &Stop, body: fn(&Engine, &Stop, &Bell)| {
             let (engine, stop, bell, pulse) = (engine.clone(), stop.clone(), bell.clone(), alive.clone());
-            threads.push(spawn(format!("deploy-{number}"), pulse, move || work_loop(&engine, &stop, &bell))?);
-        }
-        let (engine, stop, bell, pulse) = (engine.clone(), stop.clone(), bell.clone(), alive.clone());
-        threads.push(spawn("leases".into(), pulse, move || lease_loop(&engine, &stop, &bell))?);
-        Ok(Self { threads, alive })
+            std::thread::Builder::new().name(name).spawn(move || {
+                body(&engine, &stop, &bell);
+                drop(pulse);
+            })
+        };
+        let workers = (1..=count).map(|number| spawn(format!("deploy-{number}"), stop, work_loop));
+        let threads = workers.chain([spawn("recover".into(), stop, recover_loop)]).collect::<Result<_, _>>()?;
+        let leases = spawn("leases".into(), &leases_stop, lease_loop)?;
+        Ok(Self { threads, leases, leases_stop, alive })
     }
 
     /// A question that can be asked from elsewhere: are all threads alive?
     pub fn pulse(&self) -> Pulse {
-        Pulse { expected: self.threads.len(), alive: Arc::downgrade(&self.alive) }
+        Pulse { expected: self.threads.len() + 1, alive: Arc::downgrade(&self.alive) }
     }
 
     /// Waits for all threads to end; they do when the stop says so.
     pub fn join(self) {
-        for thread in self.threads {
-            let name = thread.thread().name().unwrap_or("?").to_owned();
-            if thread.join().is_err() {
-                log::error!("thread {name} panicked");
-            }
-        }
+        self.threads.into_iter().for_each(join);
+        self.leases_stop.drain();
+        join(self.leases);
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    let name = thread.thread().name().unwrap_or("?").to_owned();
+    if thread.join().is_err() {
+        log::error!("thread {name} panicked");
     }
 }
 
@@ -293,13 +303,6 @@ impl Pulse {
     }
 }
 
-fn spawn(name: String, pulse: Arc<()>, body: impl FnOnce() + Send + 'static) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name(name).spawn(move || {
-        body();
-        drop(pulse);
-    })
-}
-
 fn work_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
     let mut heard = 0;
     while !stop.is_draining() {
@@ -314,28 +317,27 @@ fn work_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
     }
 }
 
-/// Goes on while a deployment still ends after the stop, so that its lease does not run out under it.
-fn lease_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
-    loop {
-        let renewed = engine.renew();
-        match renewed {
-            Ok(0) if stop.is_draining() => return,
-            Ok(_) => {}
-            Err(error) => {
-                log::error!("cannot renew leases: {error}");
-                if stop.is_draining() {
-                    return;
+/// A thread of its own, since a recovery may run hooks for minutes, and pushes and leases do not wait.
+fn recover_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
+    let mut scope = Scope::RunningAndStuck;
+    while !stop.is_draining() {
+        match recover(engine, scope, stop) {
+            Ok(recovered) => {
+                scope = Scope::Running;
+                if recovered > 0 {
+                    bell.ring();
                 }
             }
-        }
-        if stop.is_draining() {
-            std::thread::sleep(DRAIN_POLL);
-            continue;
-        }
-        match recover(engine, Scope::Running, stop) {
-            Ok(0) => {}
-            Ok(_) => bell.ring(),
             Err(error) => log::error!("cannot look for what dead processes left: {error}"),
+        }
+        stop.wait(RECOVER_POLL);
+    }
+}
+
+fn lease_loop(engine: &Engine, stop: &Stop, _: &Bell) {
+    while !stop.is_draining() {
+        if let Err(error) = engine.renew() {
+            log::error!("cannot renew leases: {error}");
         }
         stop.wait(LEASE / 3);
     }
@@ -361,8 +363,8 @@ const LOCK_POLL: Duration = Duration::from_millis(20);
 /// The bell is a hint; this is the longest a queued deployment waits when it was not heard.
 const POLL: Duration = Duration::from_secs(1);
 
+/// How soon what a process left is found that died while another one of this node lives.
+const RECOVER_POLL: Duration = Duration::from_secs(10);
+
 /// The pause after the store did not answer.
 const STORE_TROUBLE_PAUSE: Duration = Duration::from_secs(1);
-
-/// How often the end of the last deployment is looked for while stopping.
-const DRAIN_POLL: Duration = Duration::from_millis(50);

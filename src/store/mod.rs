@@ -144,6 +144,11 @@ impl Store {
         write!(self, queue::enqueue(order, now))
     }
 
+    /// Ends a deployment that still waits; one that runs or has ended is left alone.
+    pub fn cancel_waiting(&self, id: DeploymentId, reason: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        write!(self, queue::cancel_waiting(id, reason, now))
+    }
+
     /// Takes the oldest deployment of the node whose site has nothing running.
     pub fn claim(
         &self,
@@ -219,6 +224,16 @@ impl Store {
     /// Deployments, newest first.
     pub fn deployments(&self, filter: &DeploymentFilter) -> Result<Vec<Deployment>, StoreError> {
         read!(self, queue::deployments(filter))
+    }
+
+    /// What waits or runs for a site.
+    pub fn pending(&self, site: &SiteName) -> Result<Vec<Deployment>, StoreError> {
+        read!(self, queue::pending_of(site))
+    }
+
+    /// What ended last for a site, apart from what was superseded.
+    pub fn last_ended(&self, site: &SiteName) -> Result<Option<Deployment>, StoreError> {
+        read!(self, queue::last_ended(site))
     }
 
     /// What runs on a node, then what is stuck there: this runs again once it is taken over, which cannot be before the

@@ -91,6 +91,23 @@ pub(super) async fn supersede(
     Ok(())
 }
 
+pub(in crate::store) async fn cancel_waiting(
+    connection: &mut Connection,
+    id: DeploymentId,
+    reason: &str,
+    now: DateTime<Utc>,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE deployment SET state = 'cancelled', reason = $1, finished_at = $2 WHERE id = $3 AND state = 'queued'",
+    )
+    .bind(storable(reason))
+    .bind(now.timestamp_millis())
+    .bind(id.0)
+    .execute(&mut *connection)
+    .await?;
+    Ok(())
+}
+
 /// What waits or runs for a site.
 pub(super) async fn pending(
     connection: &mut Connection,
@@ -331,6 +348,32 @@ pub(in crate::store) async fn deployments(
         }
     };
     all(rows)
+}
+
+pub(in crate::store) async fn pending_of(
+    connection: &mut Connection,
+    site: &SiteName,
+) -> Result<Vec<Deployment>, StoreError> {
+    let rows: Vec<DeploymentRow> =
+        sqlx::query_as("SELECT * FROM deployment WHERE site = $1 AND state IN ('queued', 'running') ORDER BY id")
+            .bind(site.as_str())
+            .fetch_all(&mut *connection)
+            .await?;
+    all(rows)
+}
+
+pub(in crate::store) async fn last_ended(
+    connection: &mut Connection,
+    site: &SiteName,
+) -> Result<Option<Deployment>, StoreError> {
+    let row: Option<DeploymentRow> = sqlx::query_as(
+        "SELECT * FROM deployment WHERE site = $1 AND state NOT IN ('queued', 'running', 'superseded') \
+         ORDER BY finished_at DESC, id DESC LIMIT 1",
+    )
+    .bind(site.as_str())
+    .fetch_optional(&mut *connection)
+    .await?;
+    row.map(Deployment::try_from).transpose()
 }
 
 pub(in crate::store) async fn unfinished(

@@ -29,6 +29,7 @@ use crate::domain::remote_url::RemoteUrl;
 use crate::engine::Activate;
 use crate::site::permissions::Executable;
 
+pub(crate) use secrets::quoted;
 pub use secrets::{SecretSource, Secrets};
 
 /// The whole configuration, checked.

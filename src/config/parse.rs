@@ -16,8 +16,7 @@ use crate::hook;
 use crate::site::permissions::Executable;
 
 use super::reader::{Field, Reader, Table};
-use super::secrets::quoted;
-use super::{Config, Problem, Repository, SecretSource, Server, Site, units};
+use super::{Config, Problem, Repository, SecretSource, Server, Site, quoted, units};
 
 /// Reads a configuration; gives back every mistake, in the order of the file.
 pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, Vec<Problem>> {

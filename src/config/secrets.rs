@@ -167,7 +167,7 @@ fn describe(source: &SecretSource) -> String {
 }
 
 /// As the reader writes a key with dots.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     if name.contains('.') { format!("\"{name}\"") } else { name.to_owned() }
 }
 

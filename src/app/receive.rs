@@ -1,0 +1,230 @@
+//! A webhook → what becomes of it: proved, read, matched, and stored together with what follows, before it is answered.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::domain::admission::SiteStatus;
+use crate::domain::forge::Forge;
+use crate::domain::name::{RepositoryName, SiteName};
+use crate::domain::push::{Event, Push};
+use crate::domain::routing::{Route, Routing, route};
+use crate::engine::worker;
+use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
+use crate::webhook::{self, Malformed, Parsed, Refusal, Request};
+
+use super::Service;
+
+/// What the sender is told about an authentic delivery.
+#[derive(Debug, Clone)]
+pub struct Receipt {
+    /// Our number of the delivery.
+    pub delivery: i64,
+    /// The word for the whole.
+    pub status: ReceiptStatus,
+    /// Why, if the whole was decided at once.
+    pub reason: Option<String>,
+    /// What was decided for each site of the repository.
+    pub sites: Vec<SiteAcceptance>,
+}
+
+/// The word for a whole delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReceiptStatus {
+    /// A ping was answered.
+    Pong,
+    /// The first that is present among the sites; `ignored` if no site was asked.
+    Of(SiteStatus),
+}
+
+impl ReceiptStatus {
+    /// The word in answers and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pong => "pong",
+            Self::Of(status) => status.as_str(),
+        }
+    }
+}
+
+/// Why a delivery was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// No repository has this name.
+    #[error("there is no repository of this name")]
+    UnknownRepository,
+    /// It is not authentic. Why is in the operator's log, not for the sender.
+    #[error("the delivery is not authentic")]
+    Refused,
+    /// It is authentic, and makes no sense.
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
+    /// It could not be stored: the sender has to send it again.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Service {
+    /// The repository that a webhook's URL names, and who may send to it.
+    pub fn repository(&self, name: &str) -> Option<(RepositoryName, Forge)> {
+        let name = RepositoryName::parse(name).ok()?;
+        let forge = self.app.config.repositories.get(&name)?.forge;
+        Some((name, forge))
+    }
+
+    /// Takes a webhook. When this returns a receipt, the delivery, its decision and what it queued are on disk.
+    pub fn receive(&self, repository: &RepositoryName, request: Request) -> Result<Receipt, ReceiveError> {
+        let now = self.now();
+        let configured = self.app.config.repositories.get(repository).ok_or(ReceiveError::UnknownRepository)?;
+        let secrets = self.webhook_secrets.get(repository).map(Vec::as_slice).unwrap_or_default();
+        let verified = webhook::authenticate(configured.forge, request, secrets, now).map_err(|refusal| {
+            self.refusals.log(repository, &refusal, now);
+            ReceiveError::Refused
+        })?;
+        let parsed = webhook::parse(&verified).inspect_err(|malformed| {
+            log::warn!("a delivery makes no sense: {malformed} repository={repository}");
+        })?;
+        let verdict = self.judge(repository, &configured.identity, &parsed.event);
+        let delivery = delivery_of(repository, parsed);
+        let accepted = self.engine.store.accept(&delivery, &verdict, now).inspect_err(|error| {
+            log::error!("cannot store a delivery: {error} repository={repository} key={}", delivery.key);
+        })?;
+        let receipt = receipt_of(accepted, verdict);
+        log::info!(
+            "delivery {}: {} repository={repository} event={:?} key={}",
+            receipt.delivery,
+            receipt.status.as_str(),
+            delivery.event,
+            delivery.key
+        );
+        if receipt.status == ReceiptStatus::Of(SiteStatus::Queued) {
+            self.bell.ring();
+        }
+        Ok(receipt)
+    }
+
+    fn judge(&self, repository: &RepositoryName, identity: &str, event: &Event) -> Verdict {
+        let ignored = |reason| Verdict::Whole { status: SiteStatus::Ignored.as_str(), reason: Some(reason) };
+        match event {
+            Event::Ping => Verdict::Whole { status: ReceiptStatus::Pong.as_str(), reason: None },
+            Event::Other(name) => ignored(format!("event `{name}` is no push")),
+            Event::Push(push) => match route(&self.rules, repository, identity, push) {
+                Routing::Ignore(reason) => ignored(reason),
+                Routing::Sites(sites) => Verdict::Sites(
+                    sites.into_iter().map(|(site, route)| self.verdict_for(site, route)).collect::<Vec<_>>(),
+                ),
+            },
+        }
+    }
+
+    fn verdict_for(&self, site: SiteName, route: Route) -> VerdictFor {
+        let is_live = match (&route, self.engine.targets.get(&site)) {
+            (Route::Deploy(wanted), Some(target)) => worker::is_live(target, &wanted.after),
+            (Route::Deploy(_) | Route::Ignore(_), _) => false,
+        };
+        VerdictFor { site, node: self.engine.node.clone(), route, is_live }
+    }
+}
+
+fn delivery_of(repository: &RepositoryName, parsed: Parsed) -> NewDelivery {
+    let Parsed { key, event_name, event, digest } = parsed;
+    let (ref_name, before, after) = match event {
+        Event::Push(Push { repository: _, ref_name, before, after }) => (Some(ref_name), before, after),
+        Event::Ping | Event::Other(_) => (None, None, None),
+    };
+    NewDelivery { repository: repository.clone(), key, event: event_name, digest, ref_name, before, after }
+}
+
+fn receipt_of(accepted: Acceptance, verdict: Verdict) -> Receipt {
+    let Acceptance { delivery, sites } = accepted;
+    let whole = sites.iter().map(|site| site.status).min().unwrap_or(SiteStatus::Ignored);
+    let (status, reason) = match verdict {
+        Verdict::Whole { status, reason: None } if status == ReceiptStatus::Pong.as_str() => {
+            (ReceiptStatus::Pong, None)
+        }
+        Verdict::Whole { reason, .. } => (ReceiptStatus::Of(whole), reason),
+        Verdict::Sites(_) => (ReceiptStatus::Of(whole), None),
+    };
+    Receipt { delivery, status, reason, sites }
+}
+
+/// Keeps whoever sends rubbish from filling the log: the first few of each minute are logged, the others counted.
+#[derive(Debug, Default)]
+pub(super) struct Refusals(Mutex<BTreeMap<RepositoryName, Window>>);
+
+/// The refusals of a repository in one minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Window {
+    since: DateTime<Utc>,
+    count: u64,
+}
+
+/// What to do with a refusal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    /// Log it, after this many earlier ones that were not logged.
+    Log { unlogged: u64 },
+    /// Only count it.
+    Count,
+}
+
+impl Refusals {
+    fn log(&self, repository: &RepositoryName, refusal: &Refusal, now: DateTime<Utc>) {
+        let telling = {
+            let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let window = windows.entry(repository.clone()).or_insert(Window { since: now, count: 0 });
+            window.take(now)
+        };
+        match telling {
+            Telling::Count => {}
+            Telling::Log { unlogged: 0 } => log::warn!("refused a delivery: {refusal} repository={repository}"),
+            Telling::Log { unlogged } => log::warn!(
+                "refused a delivery, after {unlogged} that were not logged: {refusal} repository={repository}"
+            ),
+        }
+    }
+}
+
+impl Window {
+    fn take(&mut self, now: DateTime<Utc>) -> Telling {
+        let mut unlogged = 0;
+        if now - self.since >= WINDOW || now < self.since {
+            unlogged = self.count.saturating_sub(LOGGED_PER_WINDOW);
+            *self = Self { since: now, count: 0 };
+        }
+        self.count += 1;
+        if self.count <= LOGGED_PER_WINDOW { Telling::Log { unlogged } } else { Telling::Count }
+    }
+}
+
+const WINDOW: TimeDelta = TimeDelta::minutes(1);
+
+/// Enough to see what is wrong with a forge's settings.
+const LOGGED_PER_WINDOW: u64 = 10;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_refusals_of_a_minute_are_logged_and_the_others_counted() {
+        let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+        let mut window = Window { since: start, count: 0 };
+        for _ in 0..LOGGED_PER_WINDOW {
+            assert_eq!(window.take(start), Telling::Log { unlogged: 0 });
+        }
+        for second in 0..7 {
+            assert_eq!(window.take(start + TimeDelta::seconds(second)), Telling::Count);
+        }
+        assert_eq!(window.take(start + WINDOW), Telling::Log { unlogged: 7 });
+        assert_eq!(window.take(start + WINDOW), Telling::Log { unlogged: 0 });
+    }
+
+    #[test]
+    fn a_clock_that_steps_back_does_not_silence_the_log() {
+        let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+        let mut window = Window { since: start, count: LOGGED_PER_WINDOW };
+        assert_eq!(window.take(start - TimeDelta::hours(1)), Telling::Log { unlogged: 0 });
+    }
+}

@@ -1,0 +1,74 @@
+//! `POST /hooks/{repository}`: the raw body under a limit and a deadline, then the use case, then its answer.
+
+use std::time::Duration;
+
+use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
+use actix_web::rt::time::timeout;
+use actix_web::{HttpRequest, HttpResponse, web};
+use futures_util::StreamExt;
+
+use crate::domain::forge::Forge;
+use crate::view::answer::Answer;
+use crate::webhook::{Request, accepts_media_type};
+
+use super::Doors;
+use super::error::{Rejection, status_of};
+
+/// Takes a webhook. It is answered after everything that follows from it is on disk.
+pub(super) async fn receive(
+    doors: web::Data<Doors>,
+    name: web::Path<String>,
+    request: HttpRequest,
+    payload: web::Payload,
+) -> Result<HttpResponse, Rejection> {
+    if doors.stop.is_draining() {
+        return Err(Rejection::Stopping);
+    }
+    let (repository, forge) = doors.service.repository(&name).ok_or(Rejection::UnknownRepository)?;
+    check_head(request.headers(), forge)?;
+    let body = read_body(payload, request.headers(), doors.service.app.config.server.body_limit).await?;
+    let request = Request { headers: plain(request.headers()), body };
+    let received = web::block(move || doors.service.receive(&repository, request)).await;
+    let receipt = received.map_err(|_| Rejection::Internal)??;
+    Ok(HttpResponse::build(status_of(receipt.status)).json(Answer::of(&receipt)))
+}
+
+fn check_head(headers: &HeaderMap, forge: Forge) -> Result<(), Rejection> {
+    let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+    if text(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Err(Rejection::Encoded);
+    }
+    if !accepts_media_type(forge, text(CONTENT_TYPE)) {
+        return Err(Rejection::MediaType);
+    }
+    Ok(())
+}
+
+/// The bytes as they were sent. A length that is too large is refused before any of it is read.
+async fn read_body(mut payload: web::Payload, headers: &HeaderMap, limit: usize) -> Result<Vec<u8>, Rejection> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    if announced.is_some_and(|length| length > limit) {
+        return Err(Rejection::TooLarge(limit));
+    }
+    let read = async {
+        let mut body = Vec::new();
+        while let Some(chunk) = payload.next().await {
+            let chunk = chunk.map_err(|_| Rejection::BrokenBody)?;
+            if body.len() + chunk.len() > limit {
+                return Err(Rejection::TooLarge(limit));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    };
+    let deadline = BODY_DEADLINE + Duration::from_secs(announced.unwrap_or(limit) as u64 / SLOWEST_BYTES_PER_SEC);
+    timeout(deadline, read).await.map_err(|_| Rejection::TooSlow)?
+}
+
+fn plain(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
+    headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
+}
+
+/// What a body may take, plus its length at the slowest rate that is not a trick to hold a connection.
+const BODY_DEADLINE: Duration = Duration::from_secs(10);
+const SLOWEST_BYTES_PER_SEC: u64 = 64 * 1024;

@@ -1,0 +1,6 @@
+//! Values as people and programs read them: text in columns, and the JSON of answers.
+//!
+//! Absent: where the values come from, and where the text goes.
+
+pub mod answer;
+pub mod text;

@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 
 use landfall::config::{Config, ConfigError, Problem, Secrets};
 
+use crate::support::source;
+
 fn fixture(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+    source().join(path)
 }
 
 fn files(directory: &str) -> Vec<PathBuf> {

@@ -3,4 +3,6 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "in a story what cannot be prepared ends it")]
 
 mod config;
+mod deploy;
 mod store;
+mod support;

@@ -62,6 +62,8 @@ stories! {
     claim_one_takes_only_that_one,
     a_token_counts_for_nothing_after_a_take_over,
     tokens_differ_even_at_the_same_time_for_the_same_owner,
+    only_what_waits_can_be_cancelled_in_the_queue,
+    a_site_tells_what_it_waits_for_and_what_ended_last,
     renew_extends_only_what_its_owner_runs,
     unfinished_lists_what_runs_then_what_is_stuck,
     what_is_stuck_waits_with_its_undo_while_another_of_the_site_runs,
@@ -316,6 +318,40 @@ fn claim_one_takes_only_that_one(store: &Fresh) {
     assert_eq!(take(DeploymentId(99)), None);
     let next = number(&push(store, "shop", "d2", 'b'));
     assert_eq!(take(next), None, "another of its site runs");
+}
+
+fn only_what_waits_can_be_cancelled_in_the_queue(store: &Fresh) {
+    push(store, "blog", "d1", 'a');
+    let running = claim(store, "w").deployment.id;
+    let waiting = number(&push(store, "blog", "d2", 'b'));
+    for id in [running, waiting] {
+        store.cancel_waiting(id, "nobody wants it", at(2)).expect("an answer");
+    }
+    assert_eq!(state_of(store, running), StateName::Running);
+    let row = store.deployment(waiting).expect("an answer").expect("a row");
+    assert_eq!((row.state, row.reason.as_deref()), (StateName::Cancelled, Some("nobody wants it")));
+    assert_eq!(row.finished_at, Some(at(2)));
+    let unknown = store.cancel_waiting(DeploymentId(99), "nobody wants it", at(2));
+    assert!(matches!(unknown, Err(StoreError::NotFound(_))), "{unknown:?}");
+}
+
+fn a_site_tells_what_it_waits_for_and_what_ended_last(store: &Fresh) {
+    assert!(store.pending(&name("blog")).expect("an answer").is_empty());
+    assert!(store.last_ended(&name("blog")).expect("an answer").is_none());
+    push(store, "blog", "d1", 'a');
+    let first = claim(store, "w");
+    finish(store, &first, &Outcome::Live);
+    push(store, "blog", "d2", 'b');
+    let second = claim(store, "w");
+    let superseded = number(&push(store, "blog", "d3", 'c'));
+    let waiting = number(&push(store, "blog", "d4", 'd'));
+    push(store, "shop", "d1", 'a');
+    let pending: Vec<_> =
+        store.pending(&name("blog")).expect("an answer").iter().map(|row| (row.id, row.state)).collect();
+    assert_eq!(pending, [(second.deployment.id, StateName::Running), (waiting, StateName::Queued)]);
+    assert_eq!(state_of(store, superseded), StateName::Superseded);
+    let last = store.last_ended(&name("blog")).expect("an answer").expect("a row");
+    assert_eq!(last.id, first.deployment.id);
 }
 
 fn a_token_counts_for_nothing_after_a_take_over(store: &Fresh) {

@@ -97,6 +97,8 @@ pub(in crate::store) async fn cancel_waiting(
     reason: &str,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
+    let waiting = deployment(connection, id).await?.ok_or(StoreError::NotFound(id))?;
+    site::lock(connection, &waiting.site).await?;
     sqlx::query(
         "UPDATE deployment SET state = 'cancelled', reason = $1, finished_at = $2 WHERE id = $3 AND state = 'queued'",
     )

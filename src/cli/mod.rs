@@ -213,6 +213,7 @@ pub fn run() -> ExitCode {
             };
         }
     };
+    fs::keep_to_ourselves();
     start_log(&arguments.command);
     if let Err(error) = git::configure_process() {
         return fail(&CliError::App(AppError::Git(error)));

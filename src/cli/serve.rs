@@ -30,7 +30,7 @@ pub(super) fn serve(shell: &Shell) -> Result<(), CliError> {
 
 /// The service at work: its doors, its workers and its place.
 pub(super) struct House {
-    pub(super) server: Server,
+    server: Server,
     workers: Workers,
     stop: Stop,
     bell: Arc<Bell>,
@@ -53,8 +53,13 @@ impl House {
         Ok(Self { server, workers, stop, bell, _place: place })
     }
 
+    /// Where it answers.
+    pub(super) fn url(&self) -> String {
+        format!("http://{}", self.server.address())
+    }
+
     /// Waits for a signal, and tells the service manager that all threads live as long as they do.
-    fn wait(&self, signals: &Signals) -> Result<&'static str, CliError> {
+    pub(super) fn wait(&self, signals: &Signals) -> Result<&'static str, CliError> {
         let pulse = self.workers.pulse();
         let interval = sd_notify::watchdog_enabled().map_or(IDLE, |limit| limit / 2);
         loop {

@@ -136,6 +136,12 @@ pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
+/// From now on what this process makes is for its user alone, unless it says otherwise: the database and the logs may lie
+/// in a directory that hooks pass through to their home.
+pub fn keep_to_ourselves() {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
 /// Sets owner and group of a path without following a link.
 pub fn set_owner(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     std::os::unix::fs::lchown(path, Some(uid), Some(gid))

@@ -70,7 +70,7 @@ pub fn site(site: &SiteReport, now: DateTime<Utc>) -> String {
         ));
     }
     lines.iter().fold(String::new(), |mut text, (key, value)| {
-        writeln!(text, "{:<11}{value}", format!("{key}:")).unwrap_or_default();
+        writeln!(text, "{:<12}{value}", format!("{key}:")).unwrap_or_default();
         text
     })
 }

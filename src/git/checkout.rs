@@ -51,8 +51,15 @@ pub fn checkout(
         .map_err(GitError::git(format!("read commit `{revision}`")))?;
     let root = nix::fcntl::open(into, DIRECTORY, Mode::empty()).map_err(write_error(&into.to_string_lossy()))?;
     let mut writer = Writer { repository, owner, cancelled, written: Written::default(), entries: 0 };
-    writer.write_tree(&tree, &root, "", 0)?;
-    Ok(writer.written)
+    match writer.write_tree(&tree, &root, "", 0) {
+        Ok(()) => Ok(writer.written),
+        Err(error) => {
+            if let GitError::Git { source, .. } = &error {
+                mirror.remove_if_damaged(source);
+            }
+            Err(error)
+        }
+    }
 }
 
 struct Writer<'a> {
@@ -249,7 +256,7 @@ mod tests {
     }
 
     fn check_out(origin: &Origin, place: &Place) -> Result<Written, GitError> {
-        let mut mirror = Mirror::open_or_create(&mirror_path(&place.directory)).expect("a mirror");
+        let mut mirror = Mirror::open_or_create(&mirror_path(&place.directory), &|| false).expect("a mirror");
         let (url, credentials) = (origin.url(), Credentials::default());
         let remote = Remote { url: &url, credentials: &credentials };
         let tip = mirror.fetch(&remote, &main_branch(), &|| false).expect("a fetch").expect("a tip");

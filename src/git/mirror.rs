@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Repository};
 use nix::fcntl::{Flock, FlockArg};
@@ -28,8 +29,8 @@ impl std::fmt::Debug for Mirror {
 
 impl Mirror {
     /// Opens the mirror, or makes an empty one. A damaged one is removed and made anew: everything in it can be fetched.
-    pub fn open_or_create(path: &Path) -> Result<Self, GitError> {
-        let _lock = lock(path)?;
+    pub fn open_or_create(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<Self, GitError> {
+        let _lock = lock(path, cancelled)?;
         match open(path) {
             Ok(repository) => Ok(Self { repository, path: path.to_owned() }),
             Err(error) => {
@@ -59,7 +60,7 @@ impl Mirror {
         ref_name: &RefName,
         cancelled: &dyn Fn() -> bool,
     ) -> Result<Option<Revision>, GitError> {
-        let _lock = lock(&self.path)?;
+        let _lock = lock(&self.path, cancelled)?;
         match self.fetch_once(remote, ref_name, cancelled) {
             Err(GitError::Git { operation, source }) if is_damage(&source) => {
                 log::warn!(
@@ -71,6 +72,21 @@ impl Mirror {
                 self.fetch_once(remote, ref_name, cancelled)
             }
             result => result,
+        }
+    }
+
+    /// Removes the mirror if this error says that it is damaged, so that the next fetch makes it anew.
+    pub(super) fn remove_if_damaged(&self, error: &git2::Error) {
+        if !is_damage(error) {
+            return;
+        }
+        log::warn!("mirror `{}` is damaged and removed: {}", self.path.display(), error.message());
+        let removed = lock(&self.path, &|| false).and_then(|_lock| {
+            let removed = std::fs::remove_dir_all(&self.path);
+            removed.map_err(|source| GitError::Mirror { path: self.path.clone(), source })
+        });
+        if let Err(error) = removed {
+            log::error!("{error}");
         }
     }
 
@@ -93,7 +109,8 @@ impl Mirror {
             return Err(GitError::Cancelled);
         }
         let Some(listed) = listed else { return Ok(None) };
-        if !self.has_whole(&listed.commit) {
+        let has_all = self.has_whole(&listed.commit) && self.repository.find_object(listed.object, None).is_ok();
+        if !has_all {
             let mut options = FetchOptions::new();
             options.remote_callbacks(fetching.callbacks(remote, cancelled)).download_tags(AutotagOption::None);
             let refspec = format!("+{ref_name}:{}", local_ref(ref_name));
@@ -112,9 +129,9 @@ impl Mirror {
             Ok(object) if self.repository.find_object(listed, None).is_err() => object,
             Ok(_) | Err(_) => listed,
         };
-        self.repository.reference(&name, object, true, "fetched").map_err(failed())?;
         let commit =
             self.repository.find_object(object, None).and_then(|object| object.peel_to_commit()).map_err(failed())?;
+        self.repository.reference(&name, object, true, "fetched").map_err(failed())?;
         Revision::parse(&commit.id().to_string()).map_err(|error| GitError::Git {
             operation: format!("resolve `{ref_name}`"),
             source: git2::Error::from_str(&error.to_string()),
@@ -143,7 +160,7 @@ fn open(path: &Path) -> Result<Repository, git2::Error> {
 }
 
 /// Whether libgit2 stumbled over our own files, not over the network.
-fn is_damage(error: &git2::Error) -> bool {
+pub(super) fn is_damage(error: &git2::Error) -> bool {
     matches!(
         error.class(),
         ErrorClass::Odb
@@ -155,16 +172,55 @@ fn is_damage(error: &git2::Error) -> bool {
     )
 }
 
-/// Two processes may want the same mirror; a fetch is short, so the second waits.
-fn lock(path: &Path) -> Result<Flock<File>, GitError> {
+/// Two deployments may want the same mirror; a fetch is short, so the second waits. What a killed writer has left locked is
+/// free for whoever holds this.
+fn lock(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<Flock<File>, GitError> {
     let mirror_error = |source: io::Error| GitError::Mirror { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
         std::fs::create_dir_all(parent).map_err(mirror_error)?;
     }
     let name = path.with_extension("lock");
-    let file = File::options().write(true).create(true).truncate(false).open(name).map_err(mirror_error)?;
-    Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| mirror_error(error.into()))
+    loop {
+        let file = File::options().write(true).create(true).truncate(false).open(&name).map_err(mirror_error)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => {
+                remove_leftovers(path).map_err(mirror_error)?;
+                return Ok(lock);
+            }
+            Err((_, nix::Error::EWOULDBLOCK)) if cancelled() => return Err(GitError::Cancelled),
+            Err((_, nix::Error::EWOULDBLOCK)) => std::thread::sleep(LOCK_POLL),
+            Err((_, error)) => return Err(mirror_error(error.into())),
+        }
+    }
 }
+
+/// Removes the lock files and half packs of a writer that was killed: libgit2 would wait for it for ever.
+fn remove_leftovers(path: &Path) -> io::Result<()> {
+    let is_lock = |name: &str| name.ends_with(".lock");
+    let is_half_pack = |name: &str| name.starts_with("pack_git2_") || name.starts_with("tmp_");
+    remove_files(path, is_lock)?;
+    remove_files(&path.join("refs/landfall"), is_lock)?;
+    remove_files(&path.join("objects/pack"), is_half_pack)
+}
+
+fn remove_files(directory: &Path, is_left: impl Fn(&str) -> bool) -> io::Result<()> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&is_left) && entry.file_type()?.is_file() {
+            log::warn!("removes `{}`, which a killed process has left", entry.path().display());
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// How often a lock that another fetch holds is asked for.
+const LOCK_POLL: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {
@@ -181,7 +237,7 @@ mod tests {
     fn the_tip_is_what_a_pull_would_get() {
         let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
         let first = origin.commit(&[("a", "1")]);
-        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory), &|| false).expect("a mirror");
         assert_eq!(fetch(&origin, &mut mirror, &main_branch()).expect("a fetch"), Some(first.clone()));
         let second = origin.commit(&[("a", "2")]);
         assert_eq!(fetch(&origin, &mut mirror, &main_branch()).expect("a fetch"), Some(second));
@@ -198,7 +254,7 @@ mod tests {
         origin.commit(&[("a", "1")]);
         origin.git(&["branch", "gone"]);
         let gone = RefName::parse("refs/heads/gone").expect("a ref");
-        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory), &|| false).expect("a mirror");
         assert!(fetch(&origin, &mut mirror, &gone).expect("a fetch").is_some());
         origin.git(&["branch", "-q", "-D", "gone"]);
         assert_eq!(fetch(&origin, &mut mirror, &gone).expect("a fetch"), None);
@@ -209,7 +265,7 @@ mod tests {
         let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
         let commit = origin.commit(&[("a", "1")]);
         origin.git(&["tag", "-a", "-m", "a tag", "v1"]);
-        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory), &|| false).expect("a mirror");
         let tag = RefName::parse("refs/tags/v1").expect("a ref");
         assert_eq!(fetch(&origin, &mut mirror, &tag).expect("a fetch"), Some(commit));
     }
@@ -217,7 +273,7 @@ mod tests {
     #[test]
     fn a_repository_that_is_gone_is_said_so() {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory), &|| false).expect("a mirror");
         let origin = Origin::new();
         std::fs::remove_dir_all(origin.path().join(".git")).expect("a removal");
         let error = fetch(&origin, &mut mirror, &main_branch()).expect_err("an error");
@@ -241,20 +297,70 @@ mod tests {
             |path| std::fs::write(path.join("config"), "[[[").expect("a file"),
         ];
         for damage in damages {
-            let mut mirror = Mirror::open_or_create(&path).expect("a mirror");
+            let mut mirror = Mirror::open_or_create(&path, &|| false).expect("a mirror");
             fetch(&origin, &mut mirror, &main_branch()).expect("a fetch");
             drop(mirror);
             damage(&path);
-            let mut mirror = Mirror::open_or_create(&path).expect("a mirror made anew");
+            let mut mirror = Mirror::open_or_create(&path, &|| false).expect("a mirror made anew");
             assert_eq!(fetch(&origin, &mut mirror, &main_branch()).expect("a fetch"), Some(commit.clone()));
         }
+    }
+
+    #[test]
+    fn a_tag_on_a_commit_that_is_here_keeps_the_mirror() {
+        let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
+        let commit = origin.commit(&[("a", "1")]);
+        let path = mirror_path(&directory);
+        let mut mirror = Mirror::open_or_create(&path, &|| false).expect("a mirror");
+        fetch(&origin, &mut mirror, &main_branch()).expect("a fetch");
+        std::fs::write(path.join("marker"), "").expect("a file");
+        origin.git(&["tag", "-a", "-m", "a tag", "v1"]);
+        let tag = RefName::parse("refs/tags/v1").expect("a ref");
+        assert_eq!(fetch(&origin, &mut mirror, &tag).expect("a fetch"), Some(commit));
+        assert!(path.join("marker").exists(), "the mirror was made anew");
+    }
+
+    #[test]
+    fn what_a_killed_fetch_left_is_in_nobodys_way() {
+        let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
+        origin.commit(&[("a", "1")]);
+        let path = mirror_path(&directory);
+        let mut mirror = Mirror::open_or_create(&path, &|| false).expect("a mirror");
+        fetch(&origin, &mut mirror, &main_branch()).expect("a fetch");
+        let left =
+            [format!("{}.lock", local_ref(&main_branch())), "shallow.lock".into(), "objects/pack/pack_git2_x".into()];
+        for name in &left {
+            std::fs::write(path.join(name), "").expect("a file");
+        }
+        let tip = origin.commit(&[("a", "2")]);
+        assert_eq!(fetch(&origin, &mut mirror, &main_branch()).expect("a fetch"), Some(tip));
+        assert!(left.iter().all(|name| !path.join(name).exists()));
+    }
+
+    #[test]
+    fn a_branch_may_have_a_name_as_long_as_a_file_may() {
+        let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
+        let tip = origin.commit(&[("a", "1")]);
+        let name = "b".repeat(200);
+        origin.git(&["branch", &name]);
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory), &|| false).expect("a mirror");
+        let long = RefName::of_branch(&name).expect("a ref");
+        assert_eq!(fetch(&origin, &mut mirror, &long).expect("a fetch"), Some(tip));
+    }
+
+    #[test]
+    fn whoever_waits_for_another_fetch_can_be_cancelled() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = mirror_path(&directory);
+        let _held = lock(&path, &|| false).expect("the lock");
+        assert!(matches!(Mirror::open_or_create(&path, &|| true), Err(GitError::Cancelled)));
     }
 
     #[test]
     fn a_cancelled_fetch_ends() {
         let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
         origin.commit(&[("a", "1")]);
-        let mut mirror = Mirror::open_or_create(&mirror_path(&directory)).expect("a mirror");
+        let mut mirror = Mirror::open_or_create(&mirror_path(&directory), &|| false).expect("a mirror");
         let (url, credentials) = (origin.url(), Credentials::default());
         let error = mirror.fetch(&Remote { url: &url, credentials: &credentials }, &main_branch(), &|| true);
         assert!(matches!(error, Err(GitError::Cancelled)));

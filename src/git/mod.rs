@@ -10,6 +10,8 @@ mod remote;
 
 use std::path::PathBuf;
 
+use sha2::{Digest, Sha256};
+
 use crate::domain::push::RefName;
 use crate::domain::remote_url::RemoteUrl;
 use crate::domain::secret::Secret;
@@ -145,7 +147,8 @@ pub fn configure_process() -> Result<(), GitError> {
 
 /// Where a fetched ref is kept in a mirror: below a name of ours, so that no ref of a remote can collide with another.
 fn local_ref(ref_name: &RefName) -> String {
-    format!("refs/landfall/{}", hex::encode(ref_name.as_str()))
+    // Hashed: hex of a long name is more than a file's name may have.
+    format!("refs/landfall/{}", hex::encode(Sha256::digest(ref_name.as_str())))
 }
 
 /// A server that does not even accept a connection within this time is down.

@@ -9,6 +9,7 @@ use crate::domain::push::RefName;
 use crate::domain::revision::Revision;
 
 use super::known_hosts::{self, Verdict};
+use super::mirror::is_damage;
 use super::{GitError, Remote};
 
 /// Asks the server for the tip of a ref, as `git ls-remote` does; none if the ref does not exist. A tag gives its commit.
@@ -139,10 +140,11 @@ impl Session {
         if is_denied {
             return GitError::Authentication { operation, url };
         }
-        let is_missing = error.code() == ErrorCode::NotFound
-            || message.contains("status code: 404")
-            || error.class() == ErrorClass::Repository
-            || message.contains("not found");
+        let is_missing = !is_damage(&error)
+            && (error.code() == ErrorCode::NotFound
+                || message.contains("status code: 404")
+                || error.class() == ErrorClass::Repository
+                || message.contains("not found"));
         if is_missing {
             return GitError::RepositoryNotFound { operation, url, message };
         }
@@ -163,7 +165,11 @@ fn describe(verdict: &Verdict, path: &Path, host: &str, port: Option<u16>, key: 
         Verdict::Revoked => format!("`{}` says that it is revoked", path.display()),
         Verdict::Different => format!("it is not the one in `{}`; somebody may be in between", path.display()),
         Verdict::Unknown => {
-            format!("`{}` does not have it\nhelp: if it is the right one, add the line `{line}`", path.display())
+            format!(
+                "`{}` does not have it, perhaps another type of key of this host\nhelp: if it is the right one, add the \
+                 line `{line}`",
+                path.display()
+            )
         }
     }
 }

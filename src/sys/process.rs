@@ -16,6 +16,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::unistd::{Gid, Uid};
 
 use super::stop::Stop;
 
@@ -169,7 +171,13 @@ impl Started<'_> {
     fn attend(&mut self, stop: &Stop, take: &mut dyn FnMut(&[u8]) -> bool) -> io::Result<Option<End>> {
         let mut phase = Phase::Running;
         let mut ended = None;
+        let mut next_look = Instant::now() + FAMILY_LOOK;
         loop {
+            if Instant::now() >= next_look {
+                // A child that leaves the session without the cookie is known by its parent, while that lives.
+                self.family.living()?;
+                next_look = Instant::now() + FAMILY_LOOK;
+            }
             let refused = self.pump(phase.tick(), take)?;
             self.exited = self.exited || has_exited(self.family.leader)?;
             if phase == Phase::Running && !self.exited {
@@ -409,9 +417,27 @@ fn carries(pid: i32, cookie: &[String]) -> bool {
     if cookie.is_empty() {
         return false;
     }
-    let Ok(environment) = fs::read(format!("/proc/{pid}/environ")) else { return false };
+    let Ok(environment) = environment_of(pid) else { return false };
     let entries: BTreeSet<_> = environment.split(|byte| *byte == 0).collect();
     cookie.iter().all(|entry| entries.contains(entry.as_bytes()))
+}
+
+/// Without CAP_SYS_PTRACE, as in a container, root may not look into the processes of other users, but each user into its
+/// own: this thread looks as that user.
+fn environment_of(pid: i32) -> io::Result<Vec<u8>> {
+    let path = format!("/proc/{pid}/environ");
+    match fs::read(&path) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied && nix::unistd::geteuid().is_root() => {}
+        read => return read,
+    }
+    let owner = fs::metadata(format!("/proc/{pid}"))?;
+    let (uid, gid) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
+    nix::unistd::setfsgid(gid);
+    nix::unistd::setfsuid(uid);
+    let read = fs::read(&path);
+    nix::unistd::setfsuid(Uid::from_raw(0));
+    nix::unistd::setfsgid(nix::unistd::getegid());
+    read
 }
 
 /// Signals exactly this process: the descriptor is opened first, the start time compared then, so a reused pid is safe.
@@ -632,6 +658,9 @@ fn highest_descriptor() -> RawFd {
 
 /// How soon a cancellation is noticed; output and exit wake us at once.
 const LONG_TICK: Duration = Duration::from_millis(50);
+
+/// How often a child that runs is asked for its family; a look at a hundred processes takes a millisecond.
+const FAMILY_LOOK: Duration = Duration::from_millis(250);
 
 /// How often we look whether those who were asked to end have done so.
 const TICK: Duration = Duration::from_millis(20);

@@ -121,40 +121,71 @@ pub fn remove(path: &Path) -> io::Result<()> {
     };
     let parent = nix::fcntl::open(parent, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let name = CString::new(name.as_bytes())?;
-    remove_entry(&parent, &name, 0).map_err(|error| at(path, &error))
+    remove_at(&parent, &name).map_err(|error| at(path, &error))
 }
 
 /// Removes the entry of a directory that is already open, with everything below it; an absent one is fine.
 pub fn remove_at(parent: &OwnedFd, name: &CStr) -> io::Result<()> {
-    remove_entry(parent, name, 0)
+    // What is too deep for the descriptors of a process is brought to the top, and removed in the next round.
+    while remove_entry(parent, name, 0, None)? == Removal::TopIsNotEmpty {}
+    Ok(())
 }
 
-fn remove_entry(parent: &OwnedFd, name: &CStr, depth: usize) -> io::Result<()> {
-    match nix::unistd::unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-        Err(Errno::EISDIR | Errno::EPERM | Errno::EACCES) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let directory = match nix::fcntl::openat(parent, name, PIN | OFlag::O_DIRECTORY, Mode::empty()) {
-        Ok(directory) => directory,
-        Err(Errno::ENOENT) => return Ok(()),
+/// What became of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    /// It is gone.
+    Done,
+    /// Directories from far below were moved into the topmost one.
+    TopIsNotEmpty,
+}
+
+fn remove_entry(parent: &OwnedFd, name: &CStr, depth: usize, top: Option<&OwnedFd>) -> io::Result<Removal> {
+    let refused = match nix::unistd::unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
+        Ok(()) | Err(Errno::ENOENT) => return Ok(Removal::Done),
+        Err(refused @ (Errno::EISDIR | Errno::EPERM | Errno::EACCES)) => refused,
         Err(error) => return Err(error.into()),
     };
-    if depth == DEEPEST {
-        return Err(io::Error::other(format!("is nested deeper than {DEEPEST} directories")));
-    }
+    let directory = match nix::fcntl::openat(parent, name, PIN | OFlag::O_DIRECTORY, Mode::empty()) {
+        Ok(directory) => directory,
+        Err(Errno::ENOENT) => return Ok(Removal::Done),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(refused.into()),
+        Err(error) => return Err(error.into()),
+    };
     let stat = nix::sys::stat::fstat(&directory)?;
     if stat.st_mode & 0o700 != 0o700 {
         let itself = format!("/proc/self/fd/{}", directory.as_raw_fd());
         std::fs::set_permissions(itself, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
     }
+    if let Some(top) = top.filter(|_| depth == DEEPEST) {
+        return bring_up(parent, name, top);
+    }
+    let mut removal = Removal::Done;
     for child in names_in(&directory)? {
-        remove_entry(&directory, &child, depth + 1)?;
+        if remove_entry(&directory, &child, depth + 1, Some(top.unwrap_or(&directory)))? == Removal::TopIsNotEmpty {
+            removal = Removal::TopIsNotEmpty;
+        }
+    }
+    if removal == Removal::TopIsNotEmpty && top.is_none() {
+        return Ok(removal);
     }
     match nix::unistd::unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
-        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        Ok(()) | Err(Errno::ENOENT) => Ok(removal),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Moves a directory into the topmost one, under a name that is free there.
+fn bring_up(parent: &OwnedFd, name: &CStr, top: &OwnedFd) -> io::Result<Removal> {
+    for number in 0..u32::MAX {
+        let free = CString::new(format!(".deep-{number}"))?;
+        match nix::fcntl::renameat(parent, name, top, free.as_c_str()) {
+            Ok(()) => return Ok(Removal::TopIsNotEmpty),
+            Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::Error::from(io::ErrorKind::AlreadyExists))
 }
 
 /// The names in a directory that is pinned, without `.` and `..`.
@@ -254,6 +285,20 @@ mod tests {
         remove(&tree).expect("a removal of nothing");
         assert!(!tree.exists());
         assert_eq!(std::fs::read(outside.join("victim")).expect("the victim"), b"x");
+    }
+
+    #[test]
+    fn a_tree_of_any_depth_is_removed() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let tree = directory.path().join("tree");
+        std::fs::create_dir(&tree).expect("a directory");
+        let mut below = nix::fcntl::open(&tree, PIN, Mode::empty()).expect("a descriptor");
+        for _ in 0..3 * DEEPEST {
+            nix::sys::stat::mkdirat(&below, c"d", Mode::S_IRWXU).expect("a directory");
+            below = nix::fcntl::openat(&below, c"d", PIN, Mode::empty()).expect("a descriptor");
+        }
+        remove(&tree).expect("a removal");
+        assert!(!tree.exists());
     }
 
     #[test]

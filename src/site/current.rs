@@ -52,14 +52,28 @@ pub fn flip(lock: &SiteLock, disk: &SiteDisk, release: &Release) -> Result<Flip,
 /// or too late is harmless. Survives a power cut when it returns.
 pub fn flip_back(lock: &SiteLock, disk: &SiteDisk, from: Option<&str>, to: &ReleaseId) -> Result<(), SiteError> {
     if live(disk)?.as_ref() != Some(to) {
-        return Ok(());
+        // Perhaps it was taken back a moment before a crash, and only in memory.
+        return sync(disk);
     }
     match from {
-        Some(text) => point_at(lock, disk, text),
+        Some(text) => match disk.release_named_by(text) {
+            Some(id) if !disk.release_path(&id).is_dir() => Err(SiteError::Gone(id)),
+            Some(_) | None => point_at(lock, disk, text),
+        },
         None => {
             fs::remove_link(disk.root(), CURRENT).map_err(SiteError::io("remove", &disk.current()))?;
             sync(disk)
         }
+    }
+}
+
+/// Removes what a killed flip has left beside the link.
+pub(super) fn clean_up(disk: &SiteDisk) -> Result<(), SiteError> {
+    match fs::remove_stale_links(disk.root(), CURRENT) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(SiteError::io("clean up", disk.root())(error))
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -110,6 +124,28 @@ mod tests {
         assert!(refused.contains("is a directory") && refused.contains("help: move it away"), "{refused}");
         assert!(site.disk.prepare(&site.ownership).is_err());
         assert!(site.disk.current().join("index.html").is_file());
+    }
+
+    #[test]
+    fn the_way_back_does_not_lead_to_a_release_that_is_gone() {
+        let site = TestSite::new();
+        let lock = site.lock();
+        let (one, two) = (sealed(&site, &lock), sealed(&site, &lock));
+        let _first = flip(&lock, &site.disk, &one).expect("a flip");
+        let second = flip(&lock, &site.disk, &two).expect("a flip");
+        super::super::release::discard(&lock, &site.disk, one.id()).expect("a removal");
+        let refused = flip_back(&lock, &site.disk, second.from.as_deref(), two.id());
+        assert!(matches!(refused, Err(SiteError::Gone(_))), "{refused:?}");
+        assert_eq!(live(&site.disk).expect("live"), Some(two.id().clone()));
+    }
+
+    #[test]
+    fn a_relative_link_of_an_operator_names_its_release_too() {
+        let site = TestSite::new();
+        let lock = site.lock();
+        let release = sealed(&site, &lock);
+        std::os::unix::fs::symlink(format!("release/{}", release.id()), site.disk.current()).expect("a link");
+        assert_eq!(live(&site.disk).expect("live"), Some(release.id().clone()));
     }
 
     #[test]

@@ -54,6 +54,9 @@ pub enum SiteError {
     /// What was asked for would hurt the live site.
     #[error("release `{0}` is live")]
     Live(ReleaseId),
+    /// What `current` should name is not there any more.
+    #[error("release `{0}` is not there any more")]
+    Gone(ReleaseId),
 }
 
 impl SiteError {
@@ -79,10 +82,19 @@ pub struct Ownership {
 impl Ownership {
     /// Gives a path to the hooks' user.
     fn give_to_hooks(&self, path: &Path) -> Result<(), SiteError> {
+        self.give(path, self.run_as)
+    }
+
+    /// Gives a path to whom finished releases belong: the web server writes there, and hooks do by the group.
+    fn give_to_site(&self, path: &Path) -> Result<(), SiteError> {
+        self.give(path, self.owner)
+    }
+
+    fn give(&self, path: &Path, owner: u32) -> Result<(), SiteError> {
         if !self.change {
             return Ok(());
         }
-        fs::set_owner(path, self.run_as, self.group).map_err(SiteError::io("set the owner of", path))
+        fs::set_owner(path, owner, self.group).map_err(SiteError::io("set the owner of", path))
     }
 }
 
@@ -130,9 +142,9 @@ impl SiteDisk {
         self.root.join("storage")
     }
 
-    /// The release that a link text names, if it is one of this site's.
+    /// The release that a link text names, if it is one of this site's. An operator may have made the link relative.
     pub fn release_named_by(&self, text: &str) -> Option<ReleaseId> {
-        let path = Path::new(text);
+        let path = self.root.join(text);
         if path.parent() != Some(self.releases().as_path()) {
             return None;
         }
@@ -152,15 +164,14 @@ impl SiteDisk {
     }
 
     /// Makes what is missing and refuses what cannot be made safe: a `current` that is no link, a root on another file
-    /// system than its releases. Nothing is removed but links that a killed flip left.
+    /// system than its releases. Nothing is removed.
     pub fn prepare(&self, ownership: &Ownership) -> Result<(), SiteError> {
         self.make(&self.root, 0o755)?;
         self.make(&self.releases(), 0o755)?;
         self.refuse_foreign()?;
-        fs::remove_stale_links(&self.root, CURRENT).map_err(SiteError::io("clean up", &self.root))?;
         if !self.storage().exists() {
             self.make(&self.storage(), DIRECTORY_MODE)?;
-            ownership.give_to_hooks(&self.storage())?;
+            ownership.give_to_site(&self.storage())?;
             fs::add_mode(&self.storage(), DIRECTORY_MODE).map_err(SiteError::io("set the mode of", &self.storage()))?;
         }
         Ok(())

@@ -146,58 +146,67 @@ pub fn list(disk: &SiteDisk) -> Result<Vec<Release>, SiteError> {
     Ok(releases)
 }
 
-/// The directories that look like releases and have no record.
-pub fn unsealed(disk: &SiteDisk) -> Result<Vec<ReleaseId>, SiteError> {
-    let mut found = Vec::new();
-    for id in directories(disk)? {
-        if Release::open(disk, &id)?.is_none() {
-            found.push(id);
-        }
-    }
-    Ok(found)
-}
-
-/// Removes a release, never the live one: first its record, then its directory, moved aside before it is emptied. An
-/// absent one is fine, and what an earlier discard left half-done goes too.
+/// Removes a release, never the live one: it is moved aside, its record is removed, and then it is emptied. An absent one is
+/// fine. What cannot be emptied is no release any more, and is tried again at the next [`clean_up`].
 pub fn discard(lock: &SiteLock, disk: &SiteDisk, id: &ReleaseId) -> Result<(), SiteError> {
     debug_assert_eq!(lock.site(), disk.site(), "the lock of another site");
     if current::live(disk)?.as_ref() == Some(id) {
         return Err(SiteError::Live(id.clone()));
     }
-    let record = disk.record_path(id);
-    fs::remove_file(&record).map_err(SiteError::io("remove", &record))?;
     let (path, aside) = (disk.release_path(id), disk.releases().join(format!("{TRASH}{id}")));
     match std::fs::rename(&path, &aside) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SiteError::io("move aside", &path)(error)),
         Ok(()) | Err(_) => {}
     }
+    let record = disk.record_path(id);
+    fs::remove_file(&record).map_err(SiteError::io("remove", &record))?;
     empty_trash(disk)
 }
 
+/// Removes what a process that was killed has left half-done: links beside `current`, releases on their way out, records
+/// whose release is gone.
+pub fn clean_up(lock: &SiteLock, disk: &SiteDisk) -> Result<(), SiteError> {
+    debug_assert_eq!(lock.site(), disk.site(), "the lock of another site");
+    current::clean_up(disk)?;
+    empty_trash(disk)?;
+    let records = disk.records();
+    for name in names_in(&records)? {
+        let is_used = name.strip_suffix(".json").and_then(|id| ReleaseId::parse(id).ok());
+        if is_used.is_none_or(|id| !disk.release_path(&id).is_dir()) {
+            let path = records.join(name);
+            fs::remove_file(&path).map_err(SiteError::io("remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Somebody else's file in it, which we may not delete, must fail no deployment.
 fn empty_trash(disk: &SiteDisk) -> Result<(), SiteError> {
-    for name in names(disk)? {
+    for name in names_in(&disk.releases())? {
         if name.strip_prefix(TRASH).is_some_and(|id| ReleaseId::parse(id).is_ok()) {
             let path = disk.releases().join(name);
-            tree::remove(&path).map_err(SiteError::io("remove", &path))?;
+            if let Err(error) = tree::remove(&path) {
+                log::warn!("cannot remove `{}`: {error} site={}", path.display(), disk.site());
+            }
         }
     }
     Ok(())
 }
 
 fn directories(disk: &SiteDisk) -> Result<Vec<ReleaseId>, SiteError> {
-    Ok(names(disk)?.iter().filter_map(|name| ReleaseId::parse(name).ok()).collect())
+    Ok(names_in(&disk.releases())?.iter().filter_map(|name| ReleaseId::parse(name).ok()).collect())
 }
 
-fn names(disk: &SiteDisk) -> Result<Vec<String>, SiteError> {
-    let path = disk.releases();
-    let entries = match std::fs::read_dir(&path) {
+/// The names in a directory; none if it is not there yet.
+fn names_in(path: &Path) -> Result<Vec<String>, SiteError> {
+    let entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(SiteError::io("list", &path)(error)),
+        Err(error) => return Err(SiteError::io("list", path)(error)),
     };
     let mut names = Vec::new();
     for entry in entries {
-        let entry = entry.map_err(SiteError::io("list", &path))?;
+        let entry = entry.map_err(SiteError::io("list", path))?;
         names.extend(entry.file_name().into_string());
     }
     Ok(names)
@@ -234,11 +243,9 @@ pub(super) mod tests {
         let staging = staged(&site, &lock);
         let id = staging.id().clone();
         assert_eq!(Release::open(&site.disk, &id).expect("a look"), None);
-        assert_eq!(unsealed(&site.disk).expect("a look"), std::slice::from_ref(&id));
         assert!(stage(&lock, &site.disk, &id, &site.ownership).is_err(), "mkdir decides");
         let release = staging.seal(&lock, &commit(), DeploymentId(7), Utc::now()).expect("a release");
         assert_eq!(Release::open(&site.disk, &id).expect("a look"), Some(release));
-        assert_eq!(unsealed(&site.disk).expect("a look"), []);
     }
 
     #[test]
@@ -269,13 +276,20 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_a_killed_discard_left_goes_with_the_next() {
+    fn what_a_killed_process_left_is_cleaned_up_and_nothing_else() {
         let site = TestSite::new();
         let lock = site.lock();
         let (one, two) = (sealed(&site, &lock), sealed(&site, &lock));
+        let half_made = staged(&site, &lock);
         let aside = site.disk.releases().join(format!("{TRASH}{}", one.id()));
         std::fs::rename(one.path(), &aside).expect("half a discard");
-        discard(&lock, &site.disk, two.id()).expect("a removal");
-        assert!(!aside.exists());
+        std::os::unix::fs::symlink("/x", site.disk.root().join(".current.1-2-3")).expect("half a flip");
+        std::fs::write(site.disk.records().join(".x.json.1-2-3"), "{").expect("half a record");
+        clean_up(&lock, &site.disk).expect("a clean-up");
+        assert!(!aside.exists() && !site.disk.record_path(one.id()).exists());
+        assert_eq!(names_in(&site.disk.records()).expect("records"), [format!("{}.json", two.id())]);
+        assert!(site.disk.root().join(".current.1-2-3").symlink_metadata().is_err());
+        assert_eq!(list(&site.disk).expect("a list"), [two]);
+        assert!(half_made.path().is_dir(), "what the journal knows is the journal's to take back");
     }
 }

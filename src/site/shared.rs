@@ -4,7 +4,7 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Component, Path};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
@@ -26,7 +26,7 @@ pub fn link_shared(
 ) -> Result<(), SiteError> {
     for path in shared {
         let target = disk.storage().join(path);
-        make_target(disk, path, ownership)?;
+        make_target(disk, Path::new(path), ownership).map_err(SiteError::io("make", &target))?;
         place(staging.path(), Path::new(path), &target, ownership)
             .map_err(SiteError::io("link", &staging.path().join(path)))?;
     }
@@ -42,65 +42,73 @@ pub fn place_env(staging: &Staging, env_file: &Path, ownership: &Ownership) -> R
     ownership.give_to_hooks(&path)
 }
 
-/// Makes the directory in the storage, each new level like the storage itself.
-fn make_target(disk: &SiteDisk, path: &str, ownership: &Ownership) -> Result<(), SiteError> {
-    let mut target: PathBuf = disk.storage();
-    for part in Path::new(path).components() {
-        target.push(part);
-        if target.exists() {
-            continue;
-        }
-        fs::make_directory(&target, DIRECTORY_MODE).map_err(SiteError::io("make", &target))?;
-        ownership.give_to_hooks(&target)?;
-        fs::add_mode(&target, DIRECTORY_MODE).map_err(SiteError::io("set the mode of", &target))?;
+/// Makes the directory in the storage, each new level like the storage itself; what is there stays, whatever it is.
+fn make_target(disk: &SiteDisk, path: &Path, ownership: &Ownership) -> io::Result<()> {
+    let names = names_of(path)?;
+    let Some((last, parents)) = names.split_last() else { return Ok(()) };
+    // The storage itself may be a link of the operator's; below it hooks can write, so no link is followed.
+    let mut directory = nix::fcntl::open(&disk.storage(), STORAGE, Mode::empty())?;
+    for name in parents {
+        directory = descend(&directory, name, ownership, ownership.owner)?;
     }
-    Ok(())
+    match nix::sys::stat::fstatat(&directory, last.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(_) => Ok(()),
+        Err(Errno::ENOENT) => descend(&directory, last, ownership, ownership.owner).map(drop),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Goes down component by component and never through a link: a repository could have one that leads out of the tree.
 fn place(release: &Path, path: &Path, target: &Path, ownership: &Ownership) -> io::Result<()> {
-    let names = path
-        .components()
-        .map(|part| match part {
-            Component::Normal(name) => Ok(CString::new(name.as_bytes())?),
-            Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => {
-                Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a plain relative path"))
-            }
-        })
-        .collect::<io::Result<Vec<_>>>()?;
+    let names = names_of(path)?;
     let Some((last, parents)) = names.split_last() else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "is empty"));
     };
     let mut directory = nix::fcntl::open(release, DIRECTORY, Mode::empty())?;
     for name in parents {
-        directory = descend(&directory, name, ownership)?;
+        directory = descend(&directory, name, ownership, ownership.run_as)?;
     }
     tree::remove_at(&directory, last)?;
     nix::unistd::symlinkat(target, &directory, last.as_c_str())?;
-    give(&directory, last, ownership)
+    if ownership.change {
+        let (uid, gid) = (Uid::from_raw(ownership.run_as), Gid::from_raw(ownership.group));
+        nix::unistd::fchownat(&directory, last.as_c_str(), Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    }
+    Ok(())
 }
 
-fn descend(directory: &OwnedFd, name: &CStr, ownership: &Ownership) -> io::Result<OwnedFd> {
-    match nix::sys::stat::mkdirat(directory, name, Mode::from_bits_truncate(0o775)) {
-        Ok(()) => give(directory, name, ownership)?,
-        Err(Errno::EEXIST) => {}
+fn names_of(path: &Path) -> io::Result<Vec<CString>> {
+    let name = |part: Component<'_>| match part {
+        Component::Normal(name) => Ok(CString::new(name.as_bytes())?),
+        Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::ParentDir => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a plain relative path"))
+        }
+    };
+    path.components().map(name).collect()
+}
+
+/// Opens the directory of this name. A missing one is made for this user, and given away by its descriptor: whatever has
+/// taken its name meanwhile is not touched.
+fn descend(directory: &OwnedFd, name: &CStr, ownership: &Ownership, owner: u32) -> io::Result<OwnedFd> {
+    let is_new = match nix::sys::stat::mkdirat(directory, name, Mode::from_bits_truncate(0o700)) {
+        Ok(()) => true,
+        Err(Errno::EEXIST) => false,
         Err(error) => return Err(error.into()),
-    }
-    nix::fcntl::openat(directory, name, DIRECTORY, Mode::empty()).map_err(|error| match error {
+    };
+    let opened = nix::fcntl::openat(directory, name, DIRECTORY, Mode::empty()).map_err(|error| match error {
         Errno::ELOOP | Errno::ENOTDIR => {
-            io::Error::other(format!("`{}` on the way is a link or a file in the repository", name.to_string_lossy()))
+            io::Error::other(format!("`{}` on the way is a link or a file", name.to_string_lossy()))
         }
         other => other.into(),
-    })
-}
-
-fn give(directory: &OwnedFd, name: &CStr, ownership: &Ownership) -> io::Result<()> {
-    if !ownership.change {
-        return Ok(());
+    })?;
+    if is_new {
+        if ownership.change {
+            let (uid, gid) = (Uid::from_raw(owner), Gid::from_raw(ownership.group));
+            nix::unistd::fchown(&opened, Some(uid), Some(gid))?;
+        }
+        nix::sys::stat::fchmod(&opened, Mode::from_bits_truncate(DIRECTORY_MODE))?;
     }
-    let (uid, gid) = (Uid::from_raw(ownership.run_as), Gid::from_raw(ownership.group));
-    nix::unistd::fchownat(directory, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    Ok(())
+    Ok(opened)
 }
 
 /// The name of the environment file in a release.
@@ -108,6 +116,8 @@ pub(super) const ENV: &str = ".env";
 
 /// Secrets: the web server's group may read them, others may not.
 pub(super) const ENV_MODE: u32 = 0o640;
+
+const STORAGE: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 const DIRECTORY: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
 
@@ -166,6 +176,22 @@ mod tests {
         let refused = link_shared(&staging, &site.disk, &["storage/app".into()], &site.ownership);
         assert!(refused.is_err_and(|error| error.to_string().contains("is a link or a file")));
         assert!(outside.join("app").is_dir());
+    }
+
+    #[test]
+    fn a_link_in_the_storage_is_refused_and_nothing_behind_it_is_touched() {
+        let site = TestSite::new();
+        let staging = staged(&site);
+        let victim = site.directory.path().join("victim");
+        std::fs::create_dir(&victim).expect("a directory");
+        std::fs::set_permissions(&victim, PermissionsExt::from_mode(0o700)).expect("a mode");
+        symlink(&victim, site.disk.storage().join("app")).expect("a link");
+        let refused = link_shared(&staging, &site.disk, &["app/cache".into()], &site.ownership);
+        assert!(refused.is_err_and(|error| error.to_string().contains("is a link or a file")));
+        assert_eq!(std::fs::read_dir(&victim).expect("a directory").count(), 0);
+        link_shared(&staging, &site.disk, &["app".into()], &site.ownership).expect("the last one may be anything");
+        let mode = std::fs::metadata(&victim).expect("a directory").permissions().mode();
+        assert_eq!(mode & 0o7777, 0o700);
     }
 
     #[test]

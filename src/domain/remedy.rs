@@ -93,9 +93,10 @@ pub fn plan(kind: Kind, journal: &[Entry]) -> Plan {
     Plan { undos, failure_hook_due: kind == Kind::Deploy && !ran }
 }
 
-/// Whether an interruption counts against the one new attempt: only when a hook had begun.
+/// Whether an interruption counts against the one new attempt: only when a hook had begun. `deploy.failure` is a
+/// consequence.
 pub fn interruption_counts(journal: &[Entry]) -> bool {
-    journal.iter().any(|entry| matches!(entry, Entry::Hook(_)))
+    journal.iter().any(|entry| matches!(entry, Entry::Hook(hook) if *hook != HookName::DeployFailure))
 }
 
 #[cfg(test)]
@@ -136,6 +137,18 @@ mod tests {
         ];
         for (journal, expected) in table {
             assert_eq!(recovery(&journal), expected, "{journal:?}");
+        }
+    }
+
+    #[test]
+    fn an_interruption_counts_once_a_hook_of_the_deployment_had_begun() {
+        let table = [
+            (vec![Entry::Claimed, Entry::Entered(Step::Fetch)], false),
+            (vec![Entry::Claimed, Entry::Hook(HookName::BeforePull)], true),
+            (vec![Entry::Claimed, Entry::Failed(failure()), Entry::Hook(HookName::DeployFailure)], false),
+        ];
+        for (journal, expected) in table {
+            assert_eq!(interruption_counts(&journal), expected, "{journal:?}");
         }
     }
 

@@ -2,10 +2,10 @@
 //!
 //! Who is dead? Whoever does not hold the site's lock any more: the kernel lets go of it with the process.
 
-use crate::domain::deployment::{Kind, Outcome, StateName};
+use crate::domain::deployment::{Entry, Kind, Outcome, StateName};
 use crate::domain::remedy::{self, Recovery};
 use crate::site::lock::SiteLock;
-use crate::site::release::Release;
+use crate::site::release::{self, Release};
 use crate::store::{Deployment, StoreError};
 use crate::sys::stop::Stop;
 
@@ -84,6 +84,9 @@ fn recover_one(engine: &Engine, deployment: &Deployment, stop: &Stop) -> Result<
         previous: None,
     };
     run.previous = undo::previous_of(&run);
+    // Also on the way forward: what runs again must not run beside itself.
+    undo::end_hooks(&run);
+    release::clean_up(&lock, &target.disk)?;
     let outcome = match remedy::recovery(run.journal.entries()) {
         Recovery::Undo(failure) => undo::undo_all(&mut run, failure),
         Recovery::Forward(release) => forward(&mut run, &release),
@@ -99,6 +102,11 @@ fn forward(run: &mut Run<'_>, id: &crate::domain::release_id::ReleaseId) -> Outc
             cause: Cause::Error(format!("release `{id}` was decided for, but is not there")),
         })?;
         match run.deployment.kind {
+            // Everything but the pruning was done: a hook that now failed would undo a success.
+            Kind::Deploy if run.journal.entries().contains(&Entry::Entered(Step::Prune)) => {
+                deploy::prune(run, &release);
+                Ok(())
+            }
             Kind::Deploy => deploy::go_live(run, &release),
             Kind::Rollback => rollback::go_live(run, &release),
         }

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::domain::deployment::{Cause, DeploymentId, Entry, Kind, Outcome, Step, Undo};
 use crate::domain::name::{NodeName, SiteName};
@@ -40,18 +40,38 @@ pub struct Engine {
 impl Engine {
     /// Claims and runs the oldest deployment that may run; false if there is none.
     pub fn step(&self, stop: &Stop) -> Result<bool, StoreError> {
-        let claim = self.store.claim(&self.node, &self.owner, LEASE, (self.clock)())?;
-        let Some(claim) = claim else { return Ok(false) };
-        self.work(claim, stop, Cause::Interrupted)?;
-        Ok(true)
+        for id in self.store.candidates(&self.node)? {
+            if self.take(id, stop, Cause::Interrupted)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Claims and runs this very deployment, for a command line without a server; false if it cannot be claimed now.
     pub fn step_one(&self, id: DeploymentId, stop: &Stop) -> Result<bool, StoreError> {
-        let claim = self.store.claim_one(id, &self.owner, LEASE, (self.clock)())?;
-        let Some(claim) = claim else { return Ok(false) };
-        self.work(claim, stop, Cause::Cancelled)?;
+        self.take(id, stop, Cause::Cancelled)
+    }
+
+    /// The lock is held before anybody can see the deployment run, until everybody can see that it has ended: whatever runs
+    /// without its lock is dead, and recovered.
+    fn take(&self, id: DeploymentId, stop: &Stop, on_stop: fn(String) -> Cause) -> Result<bool, StoreError> {
+        let Some(waiting) = self.store.deployment(id)? else { return Ok(false) };
+        let Some(place) = self.place(&waiting.site) else { return Ok(false) };
+        let Some(claim) = self.store.claim_one(id, &self.owner, LEASE, (self.clock)())? else { return Ok(false) };
+        self.work(claim, place, stop, on_stop)?;
         Ok(true)
+    }
+
+    /// Where the site's work is done; or why it cannot be done here at all. None while somebody else works on the site.
+    fn place(&self, site: &SiteName) -> Option<Result<(&Target, SiteLock), String>> {
+        let Some(target) = self.targets.get(site) else {
+            return Some(Err(format!("site `{site}` is not configured on this node")));
+        };
+        match SiteLock::try_acquire(&target.disk) {
+            Ok(lock) => lock.map(|lock| Ok((target, lock))),
+            Err(error) => Some(Err(error.to_string())),
+        }
     }
 
     /// Renews the leases of everything this process runs.
@@ -59,7 +79,13 @@ impl Engine {
         self.store.renew(&self.owner, LEASE, (self.clock)())
     }
 
-    fn work(&self, claim: Claim, stop: &Stop, on_stop: fn(String) -> Cause) -> Result<(), StoreError> {
+    fn work(
+        &self,
+        claim: Claim,
+        place: Result<(&Target, SiteLock), String>,
+        stop: &Stop,
+        on_stop: fn(String) -> Cause,
+    ) -> Result<(), StoreError> {
         let Claim { deployment, token } = claim;
         log::info!(
             "starts {} number {} site={} deployment={}",
@@ -69,36 +95,45 @@ impl Engine {
             deployment.id
         );
         let mut journal = StoreJournal::claimed(self, deployment.id, token)?;
-        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| self.run(&deployment, &mut journal, stop, on_stop)));
+        let (target, lock) = match place {
+            Ok(place) => place,
+            Err(reason) => {
+                let failure = failed(Step::BeforePull)(reason);
+                return self.finish(&mut journal, &deployment, Outcome::Failed(failure));
+            }
+        };
+        let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            self.run(target, &lock, &deployment, &mut journal, stop, on_stop)
+        }));
         match ran {
-            Ok(outcome) => self.finish(&mut journal, &deployment, outcome),
-            // A bug of ours: the panic has let go of the site's lock, and recovery knows how to undo a journal.
-            Err(_) => recover(self, Scope::Running, stop).map(drop),
+            Ok(outcome) => {
+                let finished = self.finish(&mut journal, &deployment, outcome);
+                drop(lock);
+                finished
+            }
+            // A bug of ours: without the lock it counts as dead, and recovery knows how to undo a journal.
+            Err(_) => {
+                drop(lock);
+                recover(self, Scope::Running, stop).map(drop)
+            }
         }
     }
 
     fn run(
         &self,
+        target: &Target,
+        lock: &SiteLock,
         deployment: &Deployment,
         journal: &mut StoreJournal<'_>,
         stop: &Stop,
         on_stop: fn(String) -> Cause,
     ) -> Outcome {
-        let begin = failed(Step::BeforePull);
-        let Some(target) = self.targets.get(&deployment.site) else {
-            return Outcome::Failed(begin(format!("site `{}` is not configured on this node", deployment.site)));
-        };
-        let lock = match acquire(target, stop) {
-            Ok(lock) => lock,
-            Err(reason) => return Outcome::Failed(begin(reason)),
-        };
         let (newest_release, bad) = match self.known_releases(&deployment.site) {
             Ok(known) => known,
-            Err(error) => return Outcome::Failed(begin(error.to_string())),
+            Err(error) => return Outcome::Failed(failed(Step::BeforePull)(error)),
         };
         let clock = self.clock;
-        let mut run =
-            Run { target, deployment, lock: &lock, stop, on_stop, journal, clock, newest_release, previous: None };
+        let mut run = Run { target, deployment, lock, stop, on_stop, journal, clock, newest_release, previous: None };
         let ended = match deployment.kind {
             Kind::Deploy => deploy::deploy(&mut run),
             Kind::Rollback => rollback::rollback(&mut run, &bad),
@@ -135,13 +170,37 @@ impl Engine {
         match (outcome, deployment.kind) {
             (Outcome::Live, Kind::Rollback) => self.after_rollback(deployment, journal),
             (Outcome::Interrupted(_), _) => {
-                FollowUp { retry: next_attempt(deployment, journal), ..FollowUp::default() }
+                FollowUp { retry: self.next_attempt(deployment, journal), ..FollowUp::default() }
+            }
+            // What is left of it must not be chosen by a rollback: it is taken back as soon as that works.
+            (Outcome::Stuck { .. }, Kind::Deploy) => {
+                FollowUp { bad_release: made_release(journal), ..FollowUp::default() }
             }
             (Outcome::Live, Kind::Deploy)
-            | (Outcome::Current | Outcome::Failed(_) | Outcome::Stuck { .. } | Outcome::Cancelled(_), _) => {
-                FollowUp::default()
-            }
+            | (Outcome::Stuck { .. }, Kind::Rollback)
+            | (Outcome::Current | Outcome::Failed(_) | Outcome::Cancelled(_), _) => FollowUp::default(),
         }
+    }
+
+    /// The attempt an interruption leads to: one more, and only one, if a hook had begun; else the same again, but not for
+    /// ever: what kills the process may be the deployment itself.
+    fn next_attempt(&self, deployment: &Deployment, journal: &[Entry]) -> Option<i64> {
+        if remedy::interruption_counts(journal) {
+            return (deployment.attempt < MOST_ATTEMPTS).then_some(deployment.attempt + 1);
+        }
+        let mut earlier = deployment.retry_of;
+        for _ in 0..MOST_UNCOUNTED {
+            let Some(id) = earlier else { return Some(deployment.attempt) };
+            earlier = match self.store.deployment(id) {
+                Ok(found) => found.and_then(|found| found.retry_of),
+                Err(error) => {
+                    log::warn!("cannot look how often it was tried: {error} deployment={}", deployment.id);
+                    None
+                }
+            };
+        }
+        log::error!("is not tried again after {MOST_UNCOUNTED} interruptions deployment={}", deployment.id);
+        None
     }
 
     /// A rollback that worked holds the site, so that the next push does not bring the bad release back.
@@ -158,27 +217,12 @@ impl Engine {
     }
 }
 
-/// The attempt an interruption leads to: one more, and only one, if a hook had begun; else the same again.
-fn next_attempt(deployment: &Deployment, journal: &[Entry]) -> Option<i64> {
-    if !remedy::interruption_counts(journal) {
-        return Some(deployment.attempt);
-    }
-    (deployment.attempt < MOST_ATTEMPTS).then_some(deployment.attempt + 1)
-}
-
-/// The store lets only one deployment of a site run; the lock is the last guard, free again when its holder has died.
-fn acquire(target: &Target, stop: &Stop) -> Result<SiteLock, String> {
-    let deadline = Instant::now() + LOCK_WAIT;
-    loop {
-        match SiteLock::try_acquire(&target.disk) {
-            Ok(Some(lock)) => return Ok(lock),
-            Ok(None) if Instant::now() < deadline && stop.cancelled().is_none() => {
-                std::thread::sleep(LOCK_POLL);
-            }
-            Ok(None) => return Err(format!("another process holds the lock of site `{}`", target.site)),
-            Err(error) => return Err(error.to_string()),
-        }
-    }
+/// The release that a deployment made.
+fn made_release(journal: &[Entry]) -> Option<ReleaseId> {
+    journal.iter().find_map(|entry| match entry {
+        Entry::WillUndo(Undo::Discard(release)) => Some(release.clone()),
+        _ => None,
+    })
 }
 
 /// The journal of a deployment in the store, written under its lease.
@@ -356,9 +400,8 @@ const LEASE: Duration = Duration::from_secs(30);
 /// An interrupted deployment is tried once more.
 const MOST_ATTEMPTS: i64 = 2;
 
-/// How long a worker waits for a lock that the store says is free.
-const LOCK_WAIT: Duration = Duration::from_secs(10);
-const LOCK_POLL: Duration = Duration::from_millis(20);
+/// A machine that is restarted again and again has a few; a tree whose checkout kills the process would have them all.
+const MOST_UNCOUNTED: usize = 5;
 
 /// The bell is a hint; this is the longest a queued deployment waits when it was not heard.
 const POLL: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use sqlx::migrate::{MigrateError, Migrator};
@@ -149,21 +149,9 @@ impl Store {
         write!(self, queue::cancel_waiting(id, reason, now))
     }
 
-    /// Takes the oldest deployment of the node whose site has nothing running.
-    pub fn claim(
-        &self,
-        node: &NodeName,
-        owner: &str,
-        lease: Duration,
-        now: DateTime<Utc>,
-    ) -> Result<Option<Claim>, StoreError> {
-        for id in read!(self, queue::candidates(node))? {
-            let claim = self.claim_one(id, owner, lease, now)?;
-            if claim.is_some() {
-                return Ok(claim);
-            }
-        }
-        Ok(None)
+    /// What of a node could be claimed at this moment, oldest first.
+    pub fn candidates(&self, node: &NodeName) -> Result<Vec<DeploymentId>, StoreError> {
+        read!(self, queue::candidates(node))
     }
 
     /// Takes this deployment if it waits and nothing of its site runs.
@@ -236,8 +224,8 @@ impl Store {
         read!(self, queue::last_ended(site))
     }
 
-    /// What runs on a node, then what is stuck there: this runs again once it is taken over, which cannot be before the
-    /// one of its site that runs has ended.
+    /// What runs on a node, then what is stuck there, each newest first as undos are taken: what is stuck runs again once it
+    /// is taken over, which cannot be before the one of its site that runs has ended.
     pub fn unfinished(&self, node: &NodeName) -> Result<Vec<Deployment>, StoreError> {
         read!(self, queue::unfinished(node))
     }
@@ -292,9 +280,25 @@ async fn open_sqlite(url: &str) -> Result<Pools, StoreError> {
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
         .foreign_keys(true);
-    let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+    let writer = open_writer(&options).await?;
     let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await?;
     Ok(Pools::Sqlite { writer, readers })
+}
+
+/// While another process makes the file and switches it to WAL, SQLite says "busy" at once, whatever its timeout.
+async fn open_writer(options: &SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
+    let deadline = Instant::now() + BUSY_TIMEOUT;
+    loop {
+        let opened = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await;
+        let is_busy = |error: &sqlx::Error| {
+            let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
+            code.is_some_and(|code| code.parse().is_ok_and(|code: u32| code & 0xff == SQLITE_BUSY))
+        };
+        match opened {
+            Err(error) if is_busy(&error) && Instant::now() < deadline => tokio::time::sleep(BUSY_POLL).await,
+            opened => return Ok(opened?),
+        }
+    }
 }
 
 async fn open_postgres(url: &str) -> Result<Pools, StoreError> {
@@ -303,6 +307,11 @@ async fn open_postgres(url: &str) -> Result<Pools, StoreError> {
 
 /// Another process (the command line beside the server) may be writing; its transactions take milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+
+const BUSY_POLL: Duration = Duration::from_millis(20);
+
+/// SQLite's primary result code, the low byte of an extended one.
+const SQLITE_BUSY: u32 = 5;
 
 const READERS: u32 = 4;
 

@@ -247,7 +247,7 @@ fn many_claimers_never_run_two_of_a_site_and_none_twice(store: &Fresh) {
     let work = |store: &Store, owner: &str| {
         loop {
             let none_comes = *pushers.lock().expect("a lock") == 0;
-            let Some(claim) = store.claim(&web1(), owner, LEASE, Utc::now()).expect("an answer") else {
+            let Some(claim) = claim_oldest(store, &web1(), owner, Utc::now()) else {
                 if none_comes && store.waiting(&web1()).expect("an answer") == 0 {
                     return;
                 }
@@ -296,13 +296,13 @@ fn sites_run_side_by_side_oldest_first(store: &Fresh) {
     let order: Vec<_> = (0..3).map(|_| claim(store, "w").deployment.site.as_str().to_owned()).collect();
     assert_eq!(order, ["blog", "shop", "wiki"], "wiki's second push took the place of its first");
     push(store, "blog", "d3", 'c');
-    assert!(store.claim(&web1(), "w", LEASE, at(1)).expect("an answer").is_none(), "blog runs already");
+    assert!(claim_oldest(store, &web1(), "w", at(1)).is_none(), "blog runs already");
 }
 
 fn a_node_claims_only_what_is_its_own(store: &Fresh) {
     push(store, "blog", "d1", 'a');
     let other = NodeName::parse("web2").expect("a name");
-    assert!(store.claim(&other, "w", LEASE, at(1)).expect("an answer").is_none());
+    assert!(claim_oldest(store, &other, "w", at(1)).is_none());
     assert_eq!(store.waiting(&other).expect("an answer"), 0);
     claim(store, "w");
     assert!(store.unfinished(&other).expect("an answer").is_empty());
@@ -398,6 +398,9 @@ fn renew_extends_only_what_its_owner_runs(store: &Fresh) {
 
 fn unfinished_lists_what_runs_then_what_is_stuck(store: &Fresh) {
     push(store, "blog", "d1", 'a');
+    let first_stuck = claim(store, "w");
+    finish(store, &first_stuck, &stuck_outcome());
+    push(store, "blog", "d1", 'a');
     let stuck = claim(store, "w");
     finish(store, &stuck, &stuck_outcome());
     push(store, "shop", "d1", 'a');
@@ -408,8 +411,12 @@ fn unfinished_lists_what_runs_then_what_is_stuck(store: &Fresh) {
     push(store, "wiki", "d1", 'a');
     let found: Vec<_> =
         store.unfinished(&web1()).expect("an answer").into_iter().map(|found| (found.id, found.state)).collect();
-    let expected = [(running.deployment.id, StateName::Running), (stuck.deployment.id, StateName::Stuck)];
-    assert_eq!(found, expected, "what runs has to end before the stuck one of its site can be taken over");
+    let expected = [
+        (running.deployment.id, StateName::Running),
+        (stuck.deployment.id, StateName::Stuck),
+        (first_stuck.deployment.id, StateName::Stuck),
+    ];
+    assert_eq!(found, expected, "what runs has to end before what is stuck, and that is undone newest first");
 }
 
 fn what_is_stuck_waits_with_its_undo_while_another_of_the_site_runs(store: &Fresh) {
@@ -425,7 +432,7 @@ fn what_is_stuck_waits_with_its_undo_while_another_of_the_site_runs(store: &Fres
     let taken = store.take_over(stuck.deployment.id, "w", LEASE, at(3)).expect("a claim");
     assert_eq!(taken.deployment.state, StateName::Running);
     push(store, "blog", "d3", 'c');
-    assert!(store.claim(&web1(), "w", LEASE, at(4)).expect("an answer").is_none(), "its undo keeps the site");
+    assert!(claim_oldest(store, &web1(), "w", at(4)).is_none(), "its undo keeps the site");
     finish(store, &taken, &Outcome::of(failure(Cause::Error("x".into()))));
     assert_eq!(state_of(store, stuck.deployment.id), StateName::Failed);
 }
@@ -645,7 +652,7 @@ fn writers_that_cross_never_lock_each_other_out(store: &Fresh) {
                 start.wait();
                 for _ in 0..ROUNDS {
                     let owner = format!("worker {thread}");
-                    let Some(claim) = store.claim(&web1(), &owner, LEASE, Utc::now()).expect("an answer") else {
+                    let Some(claim) = claim_oldest(&store, &web1(), &owner, Utc::now()) else {
                         continue;
                     };
                     store.renew(&owner, LEASE, Utc::now()).expect("an answer");
@@ -808,7 +815,13 @@ fn number(answer: &SiteAcceptance) -> DeploymentId {
 }
 
 fn claim(store: &Store, owner: &str) -> Claim {
-    store.claim(&web1(), owner, LEASE, at(1)).expect("an answer").expect("something to do")
+    claim_oldest(store, &web1(), owner, at(1)).expect("something to do")
+}
+
+/// As a worker does it: each candidate in a transaction of its own.
+fn claim_oldest(store: &Store, node: &NodeName, owner: &str, now: DateTime<Utc>) -> Option<Claim> {
+    let candidates = store.candidates(node).expect("an answer");
+    candidates.into_iter().find_map(|id| store.claim_one(id, owner, LEASE, now).expect("an answer"))
 }
 
 fn finish(store: &Store, claim: &Claim, outcome: &Outcome) {

@@ -384,7 +384,7 @@ pub(in crate::store) async fn unfinished(
 ) -> Result<Vec<Deployment>, StoreError> {
     let rows: Vec<DeploymentRow> = sqlx::query_as(
         "SELECT * FROM deployment WHERE node = $1 AND state IN ('running', 'stuck') \
-         ORDER BY CASE state WHEN 'running' THEN 1 ELSE 2 END, id",
+         ORDER BY CASE state WHEN 'running' THEN 1 ELSE 2 END, id DESC",
     )
     .bind(node.as_str())
     .fetch_all(&mut *connection)

@@ -26,12 +26,10 @@ pub enum End {
 
 /// Deploys the tip of the ref. Nothing is visible to visitors before `go_live`.
 pub(super) fn deploy(run: &mut Run<'_>) -> Result<End, Failure> {
-    run.target.disk.prepare(&run.target.ownership).map_err(failed(Step::BeforePull))?;
+    run.prepare(Step::BeforePull)?;
     run.previous = run.live(Step::BeforePull)?;
-    if let Some(live) = run.previous.take() {
-        let ended = run.hook(Step::BeforePull, HookName::BeforePull, Tree::of(&live));
-        run.previous = Some(live);
-        ended?;
+    if let Some(live) = run.previous.clone() {
+        run.hook(Step::BeforePull, HookName::BeforePull, Tree::of(&live))?;
     }
 
     run.enter(Step::Fetch)?;
@@ -53,17 +51,17 @@ pub(super) fn deploy(run: &mut Run<'_>) -> Result<End, Failure> {
     warn_of_unknown_hooks(run, &path);
     run.hook(Step::AfterPull, HookName::AfterPull, tree)?;
     run.hook(Step::BeforeDeploy, HookName::BeforeDeploy, tree)?;
+    if run.target.activate == Activate::Last {
+        // Before owners, modes and sync, which are for what these hooks write too.
+        run.hook(Step::AfterDeploy, HookName::AfterDeploy, tree)?;
+        run.hook(Step::DeploySuccess, HookName::DeploySuccess, tree)?;
+    }
 
     run.enter(Step::Permissions)?;
     set_permissions(run, &staging)?;
     run.enter(Step::Sync)?;
     let now = (run.clock)();
     let release = staging.seal(run.lock, &revision, run.deployment.id, now).map_err(failed(Step::Sync))?;
-
-    if run.target.activate == Activate::Last {
-        run.hook(Step::AfterDeploy, HookName::AfterDeploy, tree)?;
-        run.hook(Step::DeploySuccess, HookName::DeploySuccess, tree)?;
-    }
     decide(run, &release)?;
     go_live(run, &release)?;
     Ok(End::Live)
@@ -77,7 +75,6 @@ pub(super) fn go_live(run: &mut Run<'_>, release: &Release) -> Result<(), Failur
         run.hook(Step::AfterDeploy, HookName::AfterDeploy, Tree::of(release))?;
         run.hook(Step::DeploySuccess, HookName::DeploySuccess, Tree::of(release))?;
     }
-    run.enter(Step::Prune)?;
     prune(run, release);
     Ok(())
 }
@@ -108,12 +105,15 @@ fn is_live_already(run: &Run<'_>, revision: &Revision) -> bool {
 fn fetch(run: &Run<'_>) -> Result<(Mirror, Revision), Failure> {
     let source = &run.target.source;
     let ref_name = run.deployment.ref_name.as_ref().unwrap_or(&run.target.branch);
-    let mut mirror = Mirror::open_or_create(&source.mirror).map_err(failed(Step::Fetch))?;
+    let is_cancelled = || run.stop.cancelled().is_some();
+    let mirror = Mirror::open_or_create(&source.mirror, &is_cancelled);
+    run.check_stop(Step::Fetch)?;
+    let mut mirror = mirror.map_err(failed(Step::Fetch))?;
     let remote = Remote { url: &source.url, credentials: &source.credentials };
     let pushed = run.deployment.after.is_some();
     let mut delays = if pushed { PROPAGATION_DELAYS_SECS.iter() } else { [].iter() };
     loop {
-        let tip = mirror.fetch(&remote, ref_name, &|| run.stop.cancelled().is_some());
+        let tip = mirror.fetch(&remote, ref_name, &is_cancelled);
         run.check_stop(Step::Fetch)?;
         let tip = tip.map_err(failed(Step::Fetch))?;
         let lagging = why_lagging(run, ref_name, tip.as_ref());
@@ -191,8 +191,11 @@ fn set_permissions(run: &Run<'_>, staging: &Staging) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Removes old releases. A problem here is a warning: the new release is live and well.
+/// Removes old releases. A problem here, or a stop, is no failure: the new release is live and well.
 pub(super) fn prune(run: &mut Run<'_>, live: &Release) {
+    if let Err(failure) = run.note(Step::Prune, Entry::Entered(Step::Prune)) {
+        log::warn!("cannot note that pruning begins: {failure} deployment={}", run.deployment.id);
+    }
     let protected = [Some(live.id()), run.previous.as_ref().map(Release::id)].into_iter().flatten().cloned().collect();
     let pruned = release::list(&run.target.disk).and_then(|releases| {
         let sealed: Vec<_> = releases.iter().map(|release| release.id().clone()).collect();

@@ -14,7 +14,7 @@ use super::run::{Run, Tree, failed};
 /// Flips to the release that was asked for, or to the newest good one before the live one. `bad` are the releases that
 /// were rolled away from. `--force` skips the hooks.
 pub(super) fn rollback(run: &mut Run<'_>, bad: &BTreeSet<ReleaseId>) -> Result<End, Failure> {
-    run.target.disk.prepare(&run.target.ownership).map_err(failed(Step::RollbackBefore))?;
+    run.prepare(Step::RollbackBefore)?;
     run.previous = run.live(Step::RollbackBefore)?;
     let release = choose(run, bad)?;
     if run.previous.as_ref().is_some_and(|live| live.id() == release.id()) {
@@ -54,8 +54,6 @@ fn run_hook(run: &mut Run<'_>, step: Step, hook: HookName) -> Result<(), Failure
     if run.deployment.force {
         return Ok(());
     }
-    let Some(live) = run.previous.take() else { return Ok(()) };
-    let ended = run.hook(step, hook, Tree::of(&live));
-    run.previous = Some(live);
-    ended
+    let Some(live) = run.previous.clone() else { return Ok(()) };
+    run.hook(step, hook, Tree::of(&live))
 }

@@ -4,14 +4,14 @@ use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::deployment::{Cause, Entry, Failure, Step, Undo};
+use crate::domain::deployment::{Cause, Entry, Failure, HookEnd, Step, Undo};
 use crate::domain::hook_name::HookName;
 use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
 use crate::hook::{self, HookLog, HookResult, Scene};
 use crate::site::current;
 use crate::site::lock::SiteLock;
-use crate::site::release::Release;
+use crate::site::release::{self, Release};
 use crate::store::{Deployment, StoreError};
 use crate::sys::stop::Stop;
 
@@ -97,6 +97,12 @@ impl Run<'_> {
         self.note(step, Entry::WillUndo(undo))
     }
 
+    /// Makes what is missing on the site's disk, and removes what a killed process has left.
+    pub(super) fn prepare(&self, step: Step) -> Result<(), Failure> {
+        self.target.disk.prepare(&self.target.ownership).map_err(failed(step))?;
+        release::clean_up(self.lock, &self.target.disk).map_err(failed(step))
+    }
+
     /// Waits, unless the deployment is to stop.
     pub(super) fn pause(&self, step: Step, duration: Duration) -> Result<(), Failure> {
         self.stop.pause(duration);
@@ -133,14 +139,13 @@ impl Run<'_> {
 
     /// Runs a hook of the tree, if it has it. A failure counts unless the site allows it.
     pub(super) fn hook(&mut self, step: Step, hook: HookName, tree: Tree<'_>) -> Result<(), Failure> {
-        let Some(file) = hook::find(tree.path, self.target.hooks_dir.as_deref(), &self.target.environment, hook)
-            .map_err(failed(step))?
-        else {
-            return Ok(());
-        };
+        let found = hook::find(tree.path, self.target.hooks_dir.as_deref(), &self.target.environment, hook);
+        let Some(found) = found.transpose() else { return Ok(()) };
         self.enter(step)?;
         self.note(step, Entry::Hook(hook))?;
-        match self.run_hook(&file, tree, self.target.hook_timeout, self.stop).map_err(failed(step))? {
+        // One that cannot be used is judged like one that fails: else a `before.pull` that is no file would block the site.
+        let ran = found.and_then(|file| self.run_hook(&file, tree, self.target.hook_timeout, self.stop));
+        match ran.unwrap_or_else(|error| HookResult::Failed(HookEnd::NotStarted(error.to_string()))) {
             HookResult::Fine => Ok(()),
             HookResult::Cancelled(reason) => Err(Failure { step, cause: (self.on_stop)(reason) }),
             HookResult::Failed(end) if self.target.allow_failure.contains(&hook) => {

@@ -28,7 +28,12 @@ pub(super) fn undo_all(run: &mut Run<'_>, failure: Failure) -> Outcome {
     if failure_hook_due {
         run_failure_hook(run);
     }
-    left.extend(take_all(run, discards));
+    if left.is_empty() {
+        left = take_all(run, discards);
+    } else {
+        // `current` may still name it, if only on disk.
+        left.extend(discards);
+    }
     if left.is_empty() {
         return Outcome::of(failure);
     }
@@ -36,7 +41,7 @@ pub(super) fn undo_all(run: &mut Run<'_>, failure: Failure) -> Outcome {
 }
 
 /// Ends what hooks of this deployment left behind, also those of a process that is gone.
-fn end_hooks(run: &Run<'_>) {
+pub(super) fn end_hooks(run: &Run<'_>) {
     let cookie = hook::cookie(run.deployment.id, &run.target.disk.current());
     match process::end_all(&cookie, hook::GRACE) {
         Ok(0) => {}
@@ -85,7 +90,7 @@ pub(super) fn discard_old(run: &Run<'_>, releases: &[ReleaseId]) -> Result<(), S
 /// nothing. It is noted before it runs: better not at all than twice.
 fn run_failure_hook(run: &mut Run<'_>) {
     let checked_out = checked_out(run);
-    let live = run.previous.take();
+    let live = run.previous.clone();
     let tree = match (&checked_out, &live) {
         (Some((path, id, commit)), _) => Some(Tree { path, id, commit }),
         (None, Some(live)) => Some(Tree::of(live)),
@@ -112,7 +117,6 @@ fn run_failure_hook(run: &mut Run<'_>) {
             }
         }
     }
-    run.previous = live;
 }
 
 fn start_failure_hook(run: &Run<'_>, file: &hook::HookFile, tree: Tree<'_>) {

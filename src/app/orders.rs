@@ -12,7 +12,7 @@ use crate::domain::name::SiteName;
 use crate::domain::push::RefName;
 use crate::domain::release_id::ReleaseId;
 use crate::domain::retention;
-use crate::engine::worker::Workers;
+use crate::engine::threads::Workers;
 use crate::site::current;
 use crate::site::release::{self, Release};
 use crate::store::{Deployment, NewDeployment};

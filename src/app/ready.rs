@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::engine::worker::Pulse;
+use crate::engine::threads::Pulse;
 use crate::sys::fs::{self, Space};
 use crate::sys::stop::Stop;
 

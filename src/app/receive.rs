@@ -10,7 +10,6 @@ use crate::domain::forge::Forge;
 use crate::domain::name::{RepositoryName, SiteName};
 use crate::domain::push::{Event, Push};
 use crate::domain::routing::{Route, Routing, route};
-use crate::engine::worker;
 use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
 use crate::webhook::{self, Malformed, Parsed, Refusal, Request};
 
@@ -120,7 +119,7 @@ impl Service {
 
     fn verdict_for(&self, site: SiteName, route: Route) -> VerdictFor {
         let is_live = match (&route, self.engine.targets.get(&site)) {
-            (Route::Deploy(wanted), Some(target)) => worker::is_live(target, &wanted.after),
+            (Route::Deploy(wanted), Some(target)) => target.is_live(&wanted.after),
             (Route::Deploy(_) | Route::Ignore(_), _) => false,
         };
         VerdictFor { site, node: self.engine.node.clone(), route, is_live }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::app::{App, AppError, Service};
-use crate::engine::worker::{Bell, Workers};
+use crate::engine::threads::{Bell, Workers};
 use crate::http::{Doors, Server};
 use crate::sys::fs::LockFile;
 use crate::sys::signals::Signals;

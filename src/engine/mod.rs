@@ -1,7 +1,8 @@
 //! The order of effects: what comes after what when a site is deployed, rolled back, undone or recovered.
 //!
 //! ```text
-//! worker   claims a deployment, runs its story, records the end      (threads; the lease; one retry)
+//! threads  workers, recovery, leases                                  (started and joined by whoever serves)
+//! worker   claims a deployment, runs its story, records the end      (the lock; the lease; one retry)
 //!   deploy     the straight line from `before.pull` to prune          (may fail at each `?`)
 //!   rollback   the same for an older release
 //!   undo       takes back what a failed story did, newest first       (the only room that takes back)
@@ -15,6 +16,7 @@ pub mod deploy;
 pub mod recover;
 pub mod rollback;
 mod run;
+pub mod threads;
 pub mod undo;
 pub mod worker;
 
@@ -30,10 +32,12 @@ use crate::domain::name::{RepositoryName, SiteName};
 use crate::domain::push::RefName;
 use crate::domain::release_id::ReleaseStyle;
 use crate::domain::remote_url::RemoteUrl;
+use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 use crate::git::Credentials;
 use crate::site::permissions::Executable;
-use crate::site::{Ownership, SiteDisk};
+use crate::site::release::Release;
+use crate::site::{Ownership, SiteDisk, current};
 use crate::store::StoreError;
 use crate::sys::process::Identity;
 use crate::sys::user::Account;
@@ -88,6 +92,15 @@ pub struct Target {
     pub shared: Vec<String>,
     /// The directory of all deployments' logs.
     pub logs: PathBuf,
+}
+
+impl Target {
+    /// Whether the site's live release is the commit. A disk that cannot be read has nothing live: the deployment will say.
+    pub fn is_live(&self, commit: &Revision) -> bool {
+        let live = current::live(&self.disk).ok().flatten();
+        let release = live.and_then(|id| Release::open(&self.disk, &id).ok().flatten());
+        release.is_some_and(|release| release.commit() == commit)
+    }
 }
 
 /// A repository as a deployment needs it.

@@ -1,24 +1,18 @@
-//! Who does the work: threads that claim a deployment from the store, run its story and record the end.
-//!
-//! The queue is the store: nothing is kept in memory that a crash could lose. A wake-up is a hint, polling the truth.
+//! The work: claim a deployment from the store, run its story, record the end with what follows from it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crate::domain::deployment::{Cause, DeploymentId, Entry, Kind, Outcome, Step, Undo};
 use crate::domain::name::{NodeName, SiteName};
 use crate::domain::release_id::ReleaseId;
 use crate::domain::remedy;
-use crate::site::current;
 use crate::site::lock::SiteLock;
 use crate::store::{Claim, Deployment, FollowUp, Hold, Store, StoreError};
 use crate::sys::stop::Stop;
 
 use super::deploy::End;
-use super::recover::{Scope, recover};
 use super::run::failed;
 use super::{Clock, Journal, Run, Target, deploy, rollback, undo};
 
@@ -105,18 +99,20 @@ impl Engine {
         let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
             self.run(target, &lock, &deployment, &mut journal, stop, on_stop)
         }));
-        match ran {
-            Ok(outcome) => {
-                let finished = self.finish(&mut journal, &deployment, outcome);
-                drop(lock);
-                finished
-            }
-            // A bug of ours: without the lock it counts as dead, and recovery knows how to undo a journal.
+        let finished = match ran {
+            Ok(outcome) => self.finish(&mut journal, &deployment, outcome),
             Err(_) => {
-                drop(lock);
-                recover(self, Scope::Running, stop).map(drop)
+                log::error!(
+                    "a bug: it panicked, and is recovered site={} deployment={}",
+                    deployment.site,
+                    deployment.id
+                );
+                Ok(())
             }
-        }
+        };
+        // From now on what still counts as running is taken for dead.
+        drop(lock);
+        finished
     }
 
     fn run(
@@ -263,151 +259,11 @@ impl Journal for StoreJournal<'_> {
     }
 }
 
-/// A bell: whoever waits is woken when it rings, or after a while.
-#[derive(Debug, Default)]
-pub struct Bell {
-    rings: Mutex<u64>,
-    rang: Condvar,
-}
-
-impl Bell {
-    /// Wakes everybody who waits.
-    pub fn ring(&self) {
-        *self.rings.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.rang.notify_all();
-    }
-
-    /// Waits for a ring after `heard`, at most `limit`; gives back the last one.
-    pub fn wait(&self, heard: u64, limit: Duration) -> u64 {
-        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.rang.wait_timeout_while(rings, limit, |rings| *rings == heard);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
-
-/// The threads that do the work. Whoever starts them joins them.
-#[derive(Debug)]
-pub struct Workers {
-    threads: Vec<JoinHandle<()>>,
-    leases: JoinHandle<()>,
-    /// Leases are renewed until the last worker has ended, however long that takes after the stop.
-    leases_stop: Stop,
-    alive: Arc<()>,
-}
-
-impl Workers {
-    /// Starts `count` workers, a thread that recovers what the dead have left, and one that renews leases.
-    pub fn start(engine: &Arc<Engine>, count: usize, stop: &Stop, bell: &Arc<Bell>) -> std::io::Result<Self> {
-        let (alive, leases_stop) = (Arc::new(()), Stop::new());
-        let spawn = |name: String, stop: &Stop, body: fn(&Engine, &Stop, &Bell)| {
-            let (engine, stop, bell, pulse) = (engine.clone(), stop.clone(), bell.clone(), alive.clone());
-            std::thread::Builder::new().name(name).spawn(move || {
-                body(&engine, &stop, &bell);
-                drop(pulse);
-            })
-        };
-        let workers = (1..=count).map(|number| spawn(format!("deploy-{number}"), stop, work_loop));
-        let threads = workers.chain([spawn("recover".into(), stop, recover_loop)]).collect::<Result<_, _>>()?;
-        let leases = spawn("leases".into(), &leases_stop, lease_loop)?;
-        Ok(Self { threads, leases, leases_stop, alive })
-    }
-
-    /// A question that can be asked from elsewhere: are all threads alive?
-    pub fn pulse(&self) -> Pulse {
-        Pulse { expected: self.threads.len() + 1, alive: Arc::downgrade(&self.alive) }
-    }
-
-    /// Waits for all threads to end; they do when the stop says so.
-    pub fn join(self) {
-        self.threads.into_iter().for_each(join);
-        self.leases_stop.drain();
-        join(self.leases);
-    }
-}
-
-fn join(thread: JoinHandle<()>) {
-    let name = thread.thread().name().unwrap_or("?").to_owned();
-    if thread.join().is_err() {
-        log::error!("thread {name} panicked");
-    }
-}
-
-/// Whether the worker threads live. Each holds a reference that goes with it, also when it panics.
-#[derive(Debug, Clone)]
-pub struct Pulse {
-    expected: usize,
-    alive: std::sync::Weak<()>,
-}
-
-impl Pulse {
-    /// True while no thread has ended.
-    pub fn is_steady(&self) -> bool {
-        // One reference is the owner's own.
-        self.alive.strong_count() > self.expected
-    }
-}
-
-fn work_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
-    let mut heard = 0;
-    while !stop.is_draining() {
-        match engine.step(stop) {
-            Ok(true) => {}
-            Ok(false) => heard = bell.wait(heard, POLL),
-            Err(error) => {
-                log::error!("cannot work on the queue: {error}");
-                stop.wait(STORE_TROUBLE_PAUSE);
-            }
-        }
-    }
-}
-
-/// A thread of its own, since a recovery may run hooks for minutes, and pushes and leases do not wait.
-fn recover_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
-    let mut scope = Scope::RunningAndStuck;
-    while !stop.is_draining() {
-        match recover(engine, scope, stop) {
-            Ok(recovered) => {
-                scope = Scope::Running;
-                if recovered > 0 {
-                    bell.ring();
-                }
-            }
-            Err(error) => log::error!("cannot look for what dead processes left: {error}"),
-        }
-        stop.wait(RECOVER_POLL);
-    }
-}
-
-fn lease_loop(engine: &Engine, stop: &Stop, _: &Bell) {
-    while !stop.is_draining() {
-        if let Err(error) = engine.renew() {
-            log::error!("cannot renew leases: {error}");
-        }
-        stop.wait(LEASE / 3);
-    }
-}
-
-/// Whether the site's live release is the commit, for the door's answer.
-pub fn is_live(target: &Target, commit: &crate::domain::revision::Revision) -> bool {
-    let live = current::live(&target.disk).ok().flatten();
-    let release = live.and_then(|id| crate::site::release::Release::open(&target.disk, &id).ok().flatten());
-    release.is_some_and(|release| release.commit() == commit)
-}
-
-/// How long a process may be silent before others ask whether it is dead; renewed at a third of it.
-const LEASE: Duration = Duration::from_secs(30);
+/// How long a process may be silent before others ask whether it is dead.
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// An interrupted deployment is tried once more.
 const MOST_ATTEMPTS: i64 = 2;
 
 /// A machine that is restarted again and again has a few; a tree whose checkout kills the process would have them all.
 const MOST_UNCOUNTED: usize = 5;
-
-/// The bell is a hint; this is the longest a queued deployment waits when it was not heard.
-const POLL: Duration = Duration::from_secs(1);
-
-/// How soon what a process left is found that died while another one of this node lives.
-const RECOVER_POLL: Duration = Duration::from_secs(10);
-
-/// The pause after the store did not answer.
-const STORE_TROUBLE_PAUSE: Duration = Duration::from_secs(1);

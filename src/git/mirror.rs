@@ -6,14 +6,14 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use git2::{AutotagOption, Direction, ErrorClass, FetchOptions, Oid, Repository};
+use git2::{AutotagOption, Direction, FetchOptions, Oid, Repository};
 use nix::fcntl::{Flock, FlockArg};
 
 use crate::domain::push::RefName;
 use crate::domain::revision::Revision;
 
 use super::remote::{Session, find};
-use super::{GitError, Remote, local_ref};
+use super::{GitError, Remote, is_damage, local_ref};
 
 /// An open mirror.
 pub struct Mirror {
@@ -157,19 +157,6 @@ fn open(path: &Path) -> Result<Repository, git2::Error> {
         reference?.peel_to_tree()?;
     }
     Ok(repository)
-}
-
-/// Whether libgit2 stumbled over our own files, not over the network.
-pub(super) fn is_damage(error: &git2::Error) -> bool {
-    matches!(
-        error.class(),
-        ErrorClass::Odb
-            | ErrorClass::Object
-            | ErrorClass::Zlib
-            | ErrorClass::Reference
-            | ErrorClass::Indexer
-            | ErrorClass::Tree
-    )
 }
 
 /// Two deployments may want the same mirror; a fetch is short, so the second waits. What a killed writer has left locked is

@@ -121,6 +121,19 @@ impl GitError {
     }
 }
 
+/// Whether libgit2 stumbled over our own files, not over the network.
+fn is_damage(error: &git2::Error) -> bool {
+    matches!(
+        error.class(),
+        git2::ErrorClass::Odb
+            | git2::ErrorClass::Object
+            | git2::ErrorClass::Zlib
+            | git2::ErrorClass::Reference
+            | git2::ErrorClass::Indexer
+            | git2::ErrorClass::Tree
+    )
+}
+
 /// Sets what libgit2 keeps for the whole process; call it first in `main`. Afterwards no configuration outside of the
 /// mirrors is read, and no server can keep us waiting for ever.
 pub fn configure_process() -> Result<(), GitError> {

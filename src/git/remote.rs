@@ -9,8 +9,7 @@ use crate::domain::push::RefName;
 use crate::domain::revision::Revision;
 
 use super::known_hosts::{self, Verdict};
-use super::mirror::is_damage;
-use super::{GitError, Remote};
+use super::{GitError, Remote, is_damage};
 
 /// Asks the server for the tip of a ref, as `git ls-remote` does; none if the ref does not exist. A tag gives its commit.
 pub fn tip(remote: &Remote<'_>, ref_name: &RefName) -> Result<Option<Revision>, GitError> {

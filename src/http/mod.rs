@@ -23,7 +23,7 @@ use actix_web::middleware::DefaultHeaders;
 use actix_web::{App, HttpServer, web};
 
 use crate::app::Service;
-use crate::engine::worker::Pulse;
+use crate::engine::threads::Pulse;
 use crate::sys::stop::Stop;
 
 use error::Rejection;

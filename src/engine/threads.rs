@@ -1,0 +1,145 @@
+//! The threads: workers, recovery, leases. Whoever starts them joins them.
+//!
+//! The queue is the store: nothing is kept in memory that a crash could lose. A wake-up is a hint, polling the truth.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crate::sys::stop::Stop;
+
+use super::recover::{Scope, recover};
+use super::worker::{Engine, LEASE};
+
+/// A bell: whoever waits is woken when it rings, or after a while.
+#[derive(Debug, Default)]
+pub struct Bell {
+    rings: Mutex<u64>,
+    rang: Condvar,
+}
+
+impl Bell {
+    /// Wakes everybody who waits.
+    pub fn ring(&self) {
+        *self.rings.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.rang.notify_all();
+    }
+
+    /// Waits for a ring after `heard`, at most `limit`; gives back the last one.
+    pub fn wait(&self, heard: u64, limit: Duration) -> u64 {
+        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.rang.wait_timeout_while(rings, limit, |rings| *rings == heard);
+        *waited.unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+/// The threads that do the work. Whoever starts them joins them.
+#[derive(Debug)]
+pub struct Workers {
+    threads: Vec<JoinHandle<()>>,
+    leases: JoinHandle<()>,
+    /// Leases are renewed until the last worker has ended, however long that takes after the stop.
+    leases_stop: Stop,
+    alive: Arc<()>,
+}
+
+impl Workers {
+    /// Starts `count` workers, a thread that recovers what the dead have left, and one that renews leases.
+    pub fn start(engine: &Arc<Engine>, count: usize, stop: &Stop, bell: &Arc<Bell>) -> std::io::Result<Self> {
+        let (alive, leases_stop) = (Arc::new(()), Stop::new());
+        let spawn = |name: String, stop: &Stop, body: fn(&Engine, &Stop, &Bell)| {
+            let (engine, stop, bell, pulse) = (engine.clone(), stop.clone(), bell.clone(), alive.clone());
+            std::thread::Builder::new().name(name).spawn(move || {
+                body(&engine, &stop, &bell);
+                drop(pulse);
+            })
+        };
+        let workers = (1..=count).map(|number| spawn(format!("deploy-{number}"), stop, work_loop));
+        let threads = workers.chain([spawn("recover".into(), stop, recover_loop)]).collect::<Result<_, _>>()?;
+        let leases = spawn("leases".into(), &leases_stop, lease_loop)?;
+        Ok(Self { threads, leases, leases_stop, alive })
+    }
+
+    /// A question that can be asked from elsewhere: are all threads alive?
+    pub fn pulse(&self) -> Pulse {
+        Pulse { expected: self.threads.len() + 1, alive: Arc::downgrade(&self.alive) }
+    }
+
+    /// Waits for all threads to end; they do when the stop says so.
+    pub fn join(self) {
+        self.threads.into_iter().for_each(join);
+        self.leases_stop.drain();
+        join(self.leases);
+    }
+}
+
+fn join(thread: JoinHandle<()>) {
+    let name = thread.thread().name().unwrap_or("?").to_owned();
+    if thread.join().is_err() {
+        log::error!("thread {name} panicked");
+    }
+}
+
+/// Whether the worker threads live. Each holds a reference that goes with it, also when it panics.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    expected: usize,
+    alive: std::sync::Weak<()>,
+}
+
+impl Pulse {
+    /// True while no thread has ended.
+    pub fn is_steady(&self) -> bool {
+        // One reference is the owner's own.
+        self.alive.strong_count() > self.expected
+    }
+}
+
+fn work_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
+    let mut heard = 0;
+    while !stop.is_draining() {
+        match engine.step(stop) {
+            Ok(true) => {}
+            Ok(false) => heard = bell.wait(heard, POLL),
+            Err(error) => {
+                log::error!("cannot work on the queue: {error}");
+                stop.wait(STORE_TROUBLE_PAUSE);
+            }
+        }
+    }
+}
+
+/// A thread of its own, since a recovery may run hooks for minutes, and pushes and leases do not wait.
+fn recover_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
+    let mut scope = Scope::RunningAndStuck;
+    while !stop.is_draining() {
+        match recover(engine, scope, stop) {
+            Ok(recovered) => {
+                scope = Scope::Running;
+                if recovered > 0 {
+                    bell.ring();
+                }
+            }
+            Err(error) => log::error!("cannot look for what dead processes left: {error}"),
+        }
+        stop.wait(RECOVER_POLL);
+    }
+}
+
+fn lease_loop(engine: &Engine, stop: &Stop, _: &Bell) {
+    while !stop.is_draining() {
+        if let Err(error) = engine.renew() {
+            log::error!("cannot renew leases: {error}");
+        }
+        stop.wait(LEASE / 3);
+    }
+}
+
+/// The bell is a hint; this is the longest a queued deployment waits when it was not heard.
+const POLL: Duration = Duration::from_secs(1);
+
+/// How soon what a process left is found that died while another one of this node lives.
+const RECOVER_POLL: Duration = Duration::from_secs(10);
+
+/// The pause after the store did not answer.
+const STORE_TROUBLE_PAUSE: Duration = Duration::from_secs(1);

@@ -63,6 +63,7 @@ enum Command {
     },
     /// Deploy the tip of a site's branch, also if it is live already; lifts a hold.
     Deploy {
+        /// The site.
         #[arg(value_parser = site_name)]
         site: SiteName,
         /// Deploy this branch instead, or a full ref such as refs/tags/v1.
@@ -74,6 +75,7 @@ enum Command {
     },
     /// Make an older release live, and hold the site.
     Rollback {
+        /// The site.
         #[arg(value_parser = site_name)]
         site: SiteName,
         /// The release; default: the newest good one before the live one.
@@ -85,6 +87,7 @@ enum Command {
     },
     /// List a site's releases.
     Releases {
+        /// The site.
         #[arg(value_parser = site_name)]
         site: SiteName,
         #[command(flatten)]
@@ -92,11 +95,13 @@ enum Command {
     },
     /// Say what is live, what runs, what waits and what ended last.
     Status {
+        /// Only this site.
         #[arg(value_parser = site_name)]
         site: Option<SiteName>,
     },
     /// List deployments.
     Deployments {
+        /// Only this site.
         #[arg(value_parser = site_name)]
         site: Option<SiteName>,
         #[command(flatten)]
@@ -104,6 +109,7 @@ enum Command {
     },
     /// Print what a deployment and its hooks wrote.
     Log {
+        /// Its number.
         #[arg(value_parser = deployment_id)]
         deployment: DeploymentId,
         /// Go on until the deployment has ended.
@@ -112,11 +118,13 @@ enum Command {
     },
     /// Print what to paste into the forge: URL, secret, deploy key.
     Webhook {
+        /// Its name in the configuration.
         #[arg(value_parser = repository_name)]
         repository: RepositoryName,
     },
     /// Send a signed ping to the server, or a push of a ref's tip, as the forge would.
     SendTest {
+        /// Its name in the configuration.
         #[arg(value_parser = repository_name)]
         repository: RepositoryName,
         /// Send a push of this branch or full ref instead of a ping.

@@ -209,6 +209,8 @@ pub fn run() -> ExitCode {
             let code = if error.use_stderr() { 2 } else { 0 };
             return match error.print() {
                 Ok(()) => ExitCode::from(code),
+                // Whoever read the help has seen enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::from(code),
                 Err(_) => ExitCode::from(5),
             };
         }

@@ -244,8 +244,9 @@ fn tell(text: &str) {
 
 fn start_log(command: &Command) {
     let level = match command {
-        // The server crates tell of their own threads what we tell of the service.
-        Command::Serve => "info,actix_server=warn,actix_http=warn",
+        // The server crates tell of their own threads what we tell of the service, and an error of `actix_http` is any
+        // stranger who speaks no HTTP, as often as he likes.
+        Command::Serve => "info,actix_server=warn,actix_http=off",
         Command::Check { .. }
         | Command::Deploy { .. }
         | Command::Rollback { .. }

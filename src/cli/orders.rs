@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::orders::{Asker, Chunk};
 use crate::app::report::DeploymentReport;
-use crate::app::{App, Service};
+use crate::app::{self, App, Service};
 use crate::domain::deployment::{DeploymentId, StateName};
 use crate::domain::name::SiteName;
 use crate::domain::push::RefName;
@@ -21,6 +21,9 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
     let ref_name = wanted.map(parse_ref).transpose()?;
     let signals = Signals::keep()?;
     let app = shell.open()?;
+    if !no_wait {
+        refuse_hopeless_work(&app)?;
+    }
     let asker = asker_name();
     let id = app.order_deploy(site, ref_name, Asker { name: &asker, now: now() })?;
     if no_wait {
@@ -35,9 +38,19 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
 pub(super) fn rollback(shell: &Shell, site: &SiteName, to: Option<ReleaseId>, force: bool) -> Result<(), CliError> {
     let signals = Signals::keep()?;
     let app = shell.open()?;
+    refuse_hopeless_work(&app)?;
     let asker = asker_name();
     let id = app.order_rollback(site, to, force, Asker { name: &asker, now: now() })?;
     see_through(shell, app, id, &signals)
+}
+
+/// Without a server the work is done here: what stands in its way is said before anything is queued, or the next server
+/// would do what this command has called impossible.
+fn refuse_hopeless_work(app: &App) -> Result<(), CliError> {
+    if !app.server_runs()? {
+        app::check(&app.config, &variable)?;
+    }
+    Ok(())
 }
 
 /// A branch, as people write it, or a full ref.

@@ -81,7 +81,7 @@ fn see_through(shell: &Shell, app: App, id: DeploymentId, signals: &Signals) -> 
 
 fn follow_server(app: &App, id: DeploymentId, signals: &Signals) -> Result<Deployment, CliError> {
     let (mut seen_alive, mut interrupted, mut log) = (Instant::now(), false, LogText::default());
-    let ended = app.follow(id, &mut |chunk| print_log(&mut log, chunk), &mut |time| {
+    let ended = app.follow(id, &mut |chunk| tell_log(&mut log, chunk), &mut |time| {
         interrupted = signals.wait(time)?.is_some();
         if app.server_runs()? {
             seen_alive = Instant::now();
@@ -103,7 +103,7 @@ fn work(service: &Service, id: DeploymentId, signals: &Signals) -> Result<(Deplo
     let (stop, mut interrupted, mut log) = (Stop::new(), false, LogText::default());
     let ended = std::thread::scope(|scope| {
         let mut worker = Some(scope.spawn(|| service.work_on(id, &stop)));
-        service.app.follow(id, &mut |chunk| print_log(&mut log, chunk), &mut |time| {
+        service.app.follow(id, &mut |chunk| tell_log(&mut log, chunk), &mut |time| {
             if signals.wait(time)?.is_some() && !interrupted {
                 interrupted = true;
                 tell("interrupted: takes back what was done");
@@ -123,9 +123,12 @@ fn work(service: &Service, id: DeploymentId, signals: &Signals) -> Result<(Deplo
     Ok((ended, interrupted))
 }
 
-/// Prints what a deployment writes as it comes.
-fn print_log(log: &mut LogText, chunk: &Chunk) -> Result<(), CliError> {
-    Ok(io::stderr().lock().write_all(&log.next(chunk))?)
+/// Prints what a deployment writes as it comes. Never an error: whoever stops reading has not stopped the deployment.
+fn tell_log(log: &mut LogText, chunk: &Chunk) -> Result<(), CliError> {
+    if io::stderr().lock().write_all(&log.next(chunk)).is_err() {
+        // Nobody listens; the exit code still tells.
+    }
+    Ok(())
 }
 
 fn print_end(shell: &Shell, deployment: Deployment) -> Result<(), CliError> {
@@ -133,10 +136,9 @@ fn print_end(shell: &Shell, deployment: Deployment) -> Result<(), CliError> {
     let text = text::headline(&report);
     let state = report.state;
     let went_well = matches!(state, StateName::Succeeded | StateName::Current | StateName::Queued | StateName::Running);
-    if went_well || shell.json {
-        shell.print(&report, || format!("{text}\n"))?;
-    }
-    if went_well { Ok(()) } else { Err(CliError::Deployment { state, text }) }
+    let printed = if went_well || shell.json { shell.print(&report, || format!("{text}\n")) } else { Ok(()) };
+    // That nobody has read it does not make a failed deployment a good one.
+    if went_well { printed } else { Err(CliError::Deployment { state, text }) }
 }
 
 /// How long a server may be away, for its restart.

@@ -1,8 +1,10 @@
 //! The tests at the doors: one binary, a file per feature.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "in a story what cannot be prepared ends it")]
+#![expect(unreachable_pub, reason = "what the support offers to the stories is public there, and nothing is reachable")]
 
 mod config;
 mod deploy;
 mod store;
 mod support;
+mod webhook;

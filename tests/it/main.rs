@@ -5,6 +5,7 @@
 
 mod config;
 mod deploy;
+mod queue;
 mod store;
 mod support;
 mod webhook;

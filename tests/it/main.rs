@@ -5,6 +5,7 @@
 
 mod config;
 mod deploy;
+mod health;
 mod queue;
 mod store;
 mod support;

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "in a story what cannot be prepared ends it")]
 #![expect(unreachable_pub, reason = "what the support offers to the stories is public there, and nothing is reachable")]
 
+mod cli;
 mod config;
 mod deploy;
 mod health;

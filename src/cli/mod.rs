@@ -217,6 +217,8 @@ pub fn run() -> ExitCode {
             let code = if error.use_stderr() { 2 } else { 0 };
             return match error.print() {
                 Ok(()) => ExitCode::from(code),
+                // Whoever read the help has seen enough.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::from(code),
                 Err(_) => ExitCode::from(5),
             };
         }
@@ -250,8 +252,9 @@ fn tell(text: &str) {
 
 fn start_log(command: &Command) {
     let level = match command {
-        // The server crates tell of their own threads what we tell of the service.
-        Command::Serve => "info,actix_server=warn,actix_http=warn",
+        // The server crates tell of their own threads what we tell of the service, and an error of `actix_http` is any
+        // stranger who speaks no HTTP, as often as he likes.
+        Command::Serve => "info,actix_server=warn,actix_http=off",
         Command::Check { .. }
         | Command::Deploy { .. }
         | Command::Rollback { .. }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::orders::{Asker, Chunk};
 use crate::app::report::DeploymentReport;
-use crate::app::{App, Service};
+use crate::app::{self, App, Service};
 use crate::domain::deployment::{DeploymentId, StateName};
 use crate::domain::name::SiteName;
 use crate::domain::push::RefName;
@@ -21,6 +21,9 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
     let ref_name = wanted.map(parse_ref).transpose()?;
     let signals = Signals::keep()?;
     let app = shell.open()?;
+    if !no_wait {
+        refuse_hopeless_work(&app)?;
+    }
     let asker = asker_name();
     let id = app.order_deploy(site, ref_name, Asker { name: &asker, now: now() })?;
     if no_wait {
@@ -35,9 +38,19 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
 pub(super) fn rollback(shell: &Shell, site: &SiteName, to: Option<ReleaseId>, force: bool) -> Result<(), CliError> {
     let signals = Signals::keep()?;
     let app = shell.open()?;
+    refuse_hopeless_work(&app)?;
     let asker = asker_name();
     let id = app.order_rollback(site, to, force, Asker { name: &asker, now: now() })?;
     see_through(shell, app, id, &signals)
+}
+
+/// Without a server the work is done here: what stands in its way is said before anything is queued, or the next server
+/// would do what this command has called impossible.
+fn refuse_hopeless_work(app: &App) -> Result<(), CliError> {
+    if !app.server_runs()? {
+        app::check(&app.config, &variable)?;
+    }
+    Ok(())
 }
 
 /// A branch, as people write it, or a full ref.
@@ -68,7 +81,7 @@ fn see_through(shell: &Shell, app: App, id: DeploymentId, signals: &Signals) -> 
 
 fn follow_server(app: &App, id: DeploymentId, signals: &Signals) -> Result<Deployment, CliError> {
     let (mut seen_alive, mut interrupted, mut log) = (Instant::now(), false, LogText::default());
-    let ended = app.follow(id, &mut |chunk| print_log(&mut log, chunk), &mut |time| {
+    let ended = app.follow(id, &mut |chunk| tell_log(&mut log, chunk), &mut |time| {
         interrupted = signals.wait(time)?.is_some();
         if app.server_runs()? {
             seen_alive = Instant::now();
@@ -90,7 +103,7 @@ fn work(service: &Service, id: DeploymentId, signals: &Signals) -> Result<(Deplo
     let (stop, mut interrupted, mut log) = (Stop::new(), false, LogText::default());
     let ended = std::thread::scope(|scope| {
         let mut worker = Some(scope.spawn(|| service.work_on(id, &stop)));
-        service.app.follow(id, &mut |chunk| print_log(&mut log, chunk), &mut |time| {
+        service.app.follow(id, &mut |chunk| tell_log(&mut log, chunk), &mut |time| {
             if signals.wait(time)?.is_some() && !interrupted {
                 interrupted = true;
                 tell("interrupted: takes back what was done");
@@ -110,9 +123,12 @@ fn work(service: &Service, id: DeploymentId, signals: &Signals) -> Result<(Deplo
     Ok((ended, interrupted))
 }
 
-/// Prints what a deployment writes as it comes.
-fn print_log(log: &mut LogText, chunk: &Chunk) -> Result<(), CliError> {
-    Ok(io::stderr().lock().write_all(&log.next(chunk))?)
+/// Prints what a deployment writes as it comes. Never an error: whoever stops reading has not stopped the deployment.
+fn tell_log(log: &mut LogText, chunk: &Chunk) -> Result<(), CliError> {
+    if io::stderr().lock().write_all(&log.next(chunk)).is_err() {
+        // Nobody listens; the exit code still tells.
+    }
+    Ok(())
 }
 
 fn print_end(shell: &Shell, deployment: Deployment) -> Result<(), CliError> {
@@ -120,10 +136,9 @@ fn print_end(shell: &Shell, deployment: Deployment) -> Result<(), CliError> {
     let text = text::headline(&report);
     let state = report.state;
     let went_well = matches!(state, StateName::Succeeded | StateName::Current | StateName::Queued | StateName::Running);
-    if went_well || shell.json {
-        shell.print(&report, || format!("{text}\n"))?;
-    }
-    if went_well { Ok(()) } else { Err(CliError::Deployment { state, text }) }
+    let printed = if went_well || shell.json { shell.print(&report, || format!("{text}\n")) } else { Ok(()) };
+    // That nobody has read it does not make a failed deployment a good one.
+    if went_well { printed } else { Err(CliError::Deployment { state, text }) }
 }
 
 /// How long a server may be away, for its restart.

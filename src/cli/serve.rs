@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
 
-use crate::app::{App, AppError, Service};
+use crate::app::{self, App, AppError, Service};
 use crate::engine::threads::{Bell, Workers};
 use crate::http::{Doors, Server};
 use crate::sys::fs::LockFile;
@@ -18,6 +18,8 @@ use super::{CliError, Shell, variable};
 /// Serves until it is asked to stop. Then nothing new begins, what runs has a while to end, and is undone after that.
 pub(super) fn serve(shell: &Shell) -> Result<(), CliError> {
     let config = shell.load()?;
+    // Before anything is made: root that tries it with a mistake would leave a state directory of root's.
+    app::check(&config, &variable)?;
     // Before any thread is started, so that no thread but this one gets them.
     let signals = Signals::keep()?;
     let house = House::open(Service::new(App::open(config)?, &variable)?)?;

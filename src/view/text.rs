@@ -64,7 +64,7 @@ pub fn site(site: &SiteReport, now: DateTime<Utc>) -> String {
             format!(
                 "{}, by {} {since} ago; `landfall deploy {}` lifts it",
                 harmless(&hold.reason),
-                hold.owner,
+                harmless(&hold.owner),
                 site.site
             ),
         ));
@@ -107,7 +107,7 @@ pub fn deployments(deployments: &[DeploymentReport], now: DateTime<Utc>) -> Stri
             deployment.state.to_string(),
             deployment.ref_name.as_deref().map_or_else(nothing, short_ref),
             deployment.commit.as_ref().map_or_else(nothing, |commit| commit.short().to_owned()),
-            deployment.requested_by.clone().unwrap_or_else(|| deployment.trigger.to_string()),
+            deployment.requested_by.as_deref().map_or_else(|| deployment.trigger.to_string(), harmless),
             format!("{} ago", age(now - deployment.queued_at)),
             took.unwrap_or_else(nothing),
             deployment.reason.as_deref().map_or_else(String::new, harmless),

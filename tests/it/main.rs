@@ -1,8 +1,13 @@
 //! The tests at the doors: one binary, a file per feature.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "in a story what cannot be prepared ends it")]
+#![expect(unreachable_pub, reason = "what the support offers to the stories is public there, and nothing is reachable")]
 
+mod cli;
 mod config;
 mod deploy;
+mod health;
+mod queue;
 mod store;
 mod support;
+mod webhook;

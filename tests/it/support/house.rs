@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::{Daemon, Origin, landfall, names, processes_with, wait_for};
+use super::{Daemon, Gate, Origin, landfall, names, processes_with, wait_for};
 
 /// The webhook secret of the repository `blog` of every house.
 pub const SECRET: &str = "0123456789abcdef0123456789abcdef-blog";
@@ -103,6 +103,11 @@ impl House {
 
     pub fn path(&self) -> PathBuf {
         self.directory.path().canonicalize().expect("a path")
+    }
+
+    /// Closes a gate that hooks of this house can wait at.
+    pub fn gate(&self, name: &str) -> Gate {
+        Gate::new(&self.path(), name)
     }
 
     /// A file that nobody else can read.

@@ -2,6 +2,7 @@
 //! that is checked when a house goes.
 
 mod daemon;
+mod gate;
 mod house;
 mod origin;
 
@@ -9,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use daemon::{Answer, Daemon, Delivery, github_signature, request};
-pub use house::{House, Ran, Setup};
+pub use gate::Gate;
+pub use house::{House, Ran, SECRET, Setup, check_site};
 pub use origin::Origin;
 
 /// The binary under test: `tests/run.sh` runs a copy of it as another user.

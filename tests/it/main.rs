@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "in a story what cannot be prepared ends it")]
 
 mod config;
+mod crash;
 mod deploy;
 mod store;
 mod support;

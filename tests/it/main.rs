@@ -5,5 +5,6 @@
 mod config;
 mod crash;
 mod deploy;
+mod stop;
 mod store;
 mod support;

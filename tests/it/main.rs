@@ -5,6 +5,7 @@
 mod config;
 mod crash;
 mod deploy;
+mod rollback;
 mod stop;
 mod store;
 mod support;

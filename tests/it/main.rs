@@ -2,6 +2,7 @@
 
 #![expect(clippy::expect_used, clippy::panic, reason = "in a story what cannot be prepared ends it")]
 
+mod atomicity;
 mod config;
 mod crash;
 mod deploy;

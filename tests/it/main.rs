@@ -10,3 +10,4 @@ mod rollback;
 mod stop;
 mod store;
 mod support;
+mod tidy;

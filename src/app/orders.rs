@@ -12,6 +12,7 @@ use crate::domain::name::SiteName;
 use crate::domain::push::RefName;
 use crate::domain::release_id::ReleaseId;
 use crate::domain::retention;
+use crate::engine::recover::{Scope, recover};
 use crate::engine::threads::Workers;
 use crate::site::current;
 use crate::site::release::{self, Release};
@@ -130,6 +131,8 @@ impl Service {
     }
 
     fn work_until_taken(&self, id: DeploymentId, stop: &Stop) -> Result<(), AppError> {
+        // What is stuck keeps nobody from working, so the deployment would not wait for it by itself.
+        recover(&self.engine, Scope::RunningAndStuck, stop)?;
         while stop.cancelled().is_none() {
             if self.engine.step_one(id, stop)? || self.app.deployment(id)?.state != StateName::Queued {
                 return Ok(());

@@ -22,31 +22,36 @@ pub struct Plan {
     pub failure_hook_due: bool,
 }
 
-/// Decides from the journal of a deployment whose process ended. After the decision the only way is forward, unless it
-/// had failed already.
+/// Decides from the journal of a deployment whose process ended. After the decision the way is forward, unless it had
+/// failed already, or its process has ended in a hook twice on this way: a hook that takes the service down must not do so
+/// at every start.
 pub fn recovery(journal: &[Entry]) -> Recovery {
     let mut step = Step::BeforePull;
     let mut release = None;
     let mut decided = false;
     let mut stuck = None;
+    let (mut in_hook, mut ends_in_hook) = (false, 0);
     for entry in journal {
         match entry {
-            Entry::Entered(entered) => step = *entered,
+            Entry::Entered(entered) => {
+                step = *entered;
+                in_hook = false;
+            }
             Entry::WillUndo(Undo::FlipBack { to, .. } | Undo::Discard(to)) => release = Some(to.clone()),
             Entry::Decided => decided = true,
             Entry::Failed(failure) => return Recovery::Undo(failure.clone()),
             Entry::Finished(outcome) => stuck = outcome.failure().cloned(),
-            Entry::Claimed
-            | Entry::Resolved(_)
-            | Entry::Hook(_)
-            | Entry::HookIgnored { .. }
-            | Entry::Undone(_)
-            | Entry::Warning(_) => {}
+            Entry::Hook(_) => in_hook = decided,
+            Entry::Claimed => {
+                ends_in_hook += u32::from(in_hook);
+                in_hook = false;
+            }
+            Entry::Resolved(_) | Entry::HookIgnored { .. } | Entry::Undone(_) | Entry::Warning(_) => {}
         }
     }
     match (stuck, release, decided) {
         (Some(failure), _, _) => Recovery::Undo(failure),
-        (None, Some(release), true) => Recovery::Forward(release),
+        (None, Some(release), true) if ends_in_hook < MOST_ENDS_IN_HOOK => Recovery::Forward(release),
         (None, Some(_) | None, _) => {
             Recovery::Undo(Failure { step, cause: Cause::Interrupted("the process that ran it ended".into()) })
         }
@@ -99,6 +104,9 @@ pub fn interruption_counts(journal: &[Entry]) -> bool {
     journal.iter().any(|entry| matches!(entry, Entry::Hook(hook) if *hook != HookName::DeployFailure))
 }
 
+/// As with a deployment that is interrupted before the decision: what was interrupted is tried once more.
+const MOST_ENDS_IN_HOOK: u32 = 2;
+
 #[cfg(test)]
 mod tests {
     use super::super::deployment::Outcome;
@@ -137,6 +145,29 @@ mod tests {
         ];
         for (journal, expected) in table {
             assert_eq!(recovery(&journal), expected, "{journal:?}");
+        }
+    }
+
+    #[test]
+    fn the_way_forward_is_left_when_its_process_ended_in_a_hook_twice() {
+        let decided = [Entry::WillUndo(Undo::Discard(release())), Entry::Decided];
+        let in_hook = [Entry::Entered(Step::AfterDeploy), Entry::Hook(HookName::AfterDeploy), Entry::Claimed];
+        let in_flip = [Entry::Entered(Step::Flip), Entry::Claimed];
+        let in_prune = [Entry::Hook(HookName::DeploySuccess), Entry::Entered(Step::Prune), Entry::Claimed];
+        let undone = Recovery::Undo(Failure {
+            step: Step::AfterDeploy,
+            cause: Cause::Interrupted("the process that ran it ended".into()),
+        });
+        let forward = Recovery::Forward(release());
+        let table: [(&[&[Entry]], &Recovery); 4] = [
+            (&[&in_hook], &forward),
+            (&[&in_hook, &in_flip, &in_flip], &forward),
+            (&[&in_hook, &in_prune, &in_prune], &forward),
+            (&[&in_hook, &in_hook], &undone),
+        ];
+        for (deaths, expected) in table {
+            let journal: Vec<_> = decided.iter().chain(deaths.iter().copied().flatten()).cloned().collect();
+            assert_eq!(recovery(&journal), *expected, "{journal:?}");
         }
     }
 

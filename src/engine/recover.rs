@@ -23,17 +23,26 @@ pub enum Scope {
     RunningAndStuck,
 }
 
+/// What became of a look for the dead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// How many were brought to an end.
+    pub ended: usize,
+    /// How many that are stuck were left alone, since somebody works on their site at this moment.
+    pub postponed: usize,
+}
+
 /// Recovers every deployment of this node whose process is gone. One that cannot be recovered does not stop the others.
-/// Gives back how many were brought to an end.
-pub fn recover(engine: &Engine, scope: Scope, stop: &Stop) -> Result<usize, StoreError> {
-    let mut recovered = 0;
+pub fn recover(engine: &Engine, scope: Scope, stop: &Stop) -> Result<Recovered, StoreError> {
+    let mut recovered = Recovered::default();
     for deployment in engine.store.unfinished(&engine.node)? {
         if deployment.state == StateName::Stuck && scope == Scope::Running {
             continue;
         }
         match recover_one(engine, &deployment, stop) {
-            Ok(true) => recovered += 1,
-            Ok(false) => {}
+            Ok(Found::Ended) => recovered.ended += 1,
+            Ok(Found::Busy) if deployment.state == StateName::Stuck => recovered.postponed += 1,
+            Ok(Found::Busy | Found::Nothing) => {}
             Err(error) => log::error!(
                 "cannot recover a deployment: {error} site={} deployment={}",
                 deployment.site,
@@ -42,6 +51,16 @@ pub fn recover(engine: &Engine, scope: Scope, stop: &Stop) -> Result<usize, Stor
         }
     }
     Ok(recovered)
+}
+
+/// What was found where a process might have died.
+enum Found {
+    /// It had, and its deployment was brought to an end.
+    Ended,
+    /// Somebody works on the site.
+    Busy,
+    /// Nothing to do.
+    Nothing,
 }
 
 /// Why a recovery did not come to its end.
@@ -55,20 +74,20 @@ enum RecoverError {
     Site(#[from] crate::site::SiteError),
 }
 
-fn recover_one(engine: &Engine, deployment: &Deployment, stop: &Stop) -> Result<bool, RecoverError> {
+fn recover_one(engine: &Engine, deployment: &Deployment, stop: &Stop) -> Result<Found, RecoverError> {
     let Some(target) = engine.targets.get(&deployment.site) else {
         log::warn!(
             "a deployment of a site that is not configured any more is left as it is site={} deployment={}",
             deployment.site,
             deployment.id
         );
-        return Ok(false);
+        return Ok(Found::Nothing);
     };
-    let Some(lock) = SiteLock::try_acquire(&target.disk)? else { return Ok(false) };
+    let Some(lock) = SiteLock::try_acquire(&target.disk)? else { return Ok(Found::Busy) };
     // Between the question and the lock its process may have brought it to an end.
-    let Some(deployment) = engine.store.deployment(deployment.id)? else { return Ok(false) };
+    let Some(deployment) = engine.store.deployment(deployment.id)? else { return Ok(Found::Nothing) };
     if !matches!(deployment.state, StateName::Running | StateName::Stuck) {
-        return Ok(false);
+        return Ok(Found::Nothing);
     }
     log::info!("recovers what a dead process left site={} deployment={}", deployment.site, deployment.id);
     let mut journal = StoreJournal::take_over(engine, deployment.id)?;
@@ -92,7 +111,7 @@ fn recover_one(engine: &Engine, deployment: &Deployment, stop: &Stop) -> Result<
         Recovery::Forward(release) => forward(&mut run, &release),
     };
     engine.finish(&mut journal, &deployment, outcome)?;
-    Ok(true)
+    Ok(Found::Ended)
 }
 
 fn forward(run: &mut Run<'_>, id: &crate::domain::release_id::ReleaseId) -> Outcome {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::sys::stop::Stop;
 
-use super::recover::{Scope, recover};
+use super::recover::{Recovered, Scope, recover};
 use super::worker::{Engine, LEASE};
 
 /// A bell: whoever waits is woken when it rings, or after a while.
@@ -114,9 +114,12 @@ fn recover_loop(engine: &Engine, stop: &Stop, bell: &Bell) {
     let mut scope = Scope::RunningAndStuck;
     while !stop.is_draining() {
         match recover(engine, scope, stop) {
-            Ok(recovered) => {
-                scope = Scope::Running;
-                if recovered > 0 {
+            Ok(Recovered { ended, postponed }) => {
+                // A worker may have been faster, with a push for the very site.
+                if postponed == 0 {
+                    scope = Scope::Running;
+                }
+                if ended > 0 {
                     bell.ring();
                 }
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::app::orders::{Asker, Chunk};
 use crate::app::report::DeploymentReport;
-use crate::app::{App, Service};
+use crate::app::{self, App, Service};
 use crate::domain::deployment::{DeploymentId, StateName};
 use crate::domain::name::SiteName;
 use crate::domain::push::RefName;
@@ -21,6 +21,9 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
     let ref_name = wanted.map(parse_ref).transpose()?;
     let signals = Signals::keep()?;
     let app = shell.open()?;
+    if !no_wait {
+        refuse_what_cannot_be_done_here(&app, site)?;
+    }
     let asker = asker_name();
     let id = app.order_deploy(site, ref_name, Asker { name: &asker, now: now() })?;
     if no_wait {
@@ -35,6 +38,7 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
 pub(super) fn rollback(shell: &Shell, site: &SiteName, to: Option<ReleaseId>, force: bool) -> Result<(), CliError> {
     let signals = Signals::keep()?;
     let app = shell.open()?;
+    refuse_what_cannot_be_done_here(&app, site)?;
     let asker = asker_name();
     let id = app.order_rollback(site, to, force, Asker { name: &asker, now: now() })?;
     see_through(shell, app, id, &signals)
@@ -50,6 +54,16 @@ pub(super) fn parse_ref(text: &str) -> Result<RefName, CliError> {
     }
     let parsed = if text.starts_with("refs/") { RefName::parse(text) } else { RefName::of_branch(text) };
     parsed.map_err(|error| CliError::Usage(error.to_string()))
+}
+
+/// Without a server this process does the work. What it cannot do must not wait in the queue: the operator was told that it
+/// was refused, and a server would do it at some later time.
+fn refuse_what_cannot_be_done_here(app: &App, site: &SiteName) -> Result<(), CliError> {
+    app.site(site)?;
+    if !app.server_runs()? {
+        app::check(&app.config, &variable)?;
+    }
+    Ok(())
 }
 
 /// Follows what a server does, or does it here if there is none.

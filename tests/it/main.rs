@@ -4,5 +4,8 @@
 
 mod config;
 mod deploy;
+mod failures;
+mod hooks;
+mod permissions;
 mod store;
 mod support;

@@ -22,7 +22,7 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
     let signals = Signals::keep()?;
     let app = shell.open()?;
     if !no_wait {
-        refuse_hopeless_work(&app)?;
+        refuse_hopeless_work(&app, site)?;
     }
     let asker = asker_name();
     let id = app.order_deploy(site, ref_name, Asker { name: &asker, now: now() })?;
@@ -38,19 +38,10 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
 pub(super) fn rollback(shell: &Shell, site: &SiteName, to: Option<ReleaseId>, force: bool) -> Result<(), CliError> {
     let signals = Signals::keep()?;
     let app = shell.open()?;
-    refuse_hopeless_work(&app)?;
+    refuse_hopeless_work(&app, site)?;
     let asker = asker_name();
     let id = app.order_rollback(site, to, force, Asker { name: &asker, now: now() })?;
     see_through(shell, app, id, &signals)
-}
-
-/// Without a server the work is done here: what stands in its way is said before anything is queued, or the next server
-/// would do what this command has called impossible.
-fn refuse_hopeless_work(app: &App) -> Result<(), CliError> {
-    if !app.server_runs()? {
-        app::check(&app.config, &variable)?;
-    }
-    Ok(())
 }
 
 /// A branch, as people write it, or a full ref.
@@ -63,6 +54,16 @@ pub(super) fn parse_ref(text: &str) -> Result<RefName, CliError> {
     }
     let parsed = if text.starts_with("refs/") { RefName::parse(text) } else { RefName::of_branch(text) };
     parsed.map_err(|error| CliError::Usage(error.to_string()))
+}
+
+/// Without a server this process does the work. What it cannot do must not wait in the queue: the operator was told that it
+/// was refused, and a server would do it at some later time.
+fn refuse_hopeless_work(app: &App, site: &SiteName) -> Result<(), CliError> {
+    app.site(site)?;
+    if !app.server_runs()? {
+        app::check(&app.config, &variable)?;
+    }
+    Ok(())
 }
 
 /// Follows what a server does, or does it here if there is none.

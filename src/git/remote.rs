@@ -6,6 +6,7 @@ use std::path::Path;
 use git2::{CertificateCheckStatus, Cred, CredentialType, Direction, ErrorClass, ErrorCode, RemoteCallbacks};
 
 use crate::domain::push::RefName;
+use crate::domain::remote_url::Scheme;
 use crate::domain::revision::Revision;
 
 use super::known_hosts::{self, Verdict};
@@ -134,13 +135,16 @@ impl Session {
         if let Some(reason) = self.host_key.take() {
             return GitError::HostKey { url, reason };
         }
-        let message = error.message().to_owned();
+        // libgit2 takes a path at which there is no directory for the URL of a protocol that it does not know.
+        let is_no_directory = remote.url.scheme() == Scheme::File && error.message() == "unsupported URL protocol";
+        let message = if is_no_directory { "there is no such directory" } else { error.message() }.to_owned();
         let is_denied = error.code() == ErrorCode::Auth || self.refused.get() || message.contains("status code: 403");
         if is_denied {
             return GitError::Authentication { operation, url };
         }
         let is_missing = !is_damage(&error)
-            && (error.code() == ErrorCode::NotFound
+            && (is_no_directory
+                || error.code() == ErrorCode::NotFound
                 || message.contains("status code: 404")
                 || error.class() == ErrorClass::Repository
                 || message.contains("not found"));

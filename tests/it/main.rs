@@ -3,18 +3,19 @@
 #![expect(clippy::expect_used, clippy::panic, reason = "in a story what cannot be prepared ends it")]
 #![expect(unreachable_pub, reason = "what the support offers to the stories is public there, and nothing is reachable")]
 
-mod cli;
 mod atomicity;
+mod cli;
 mod config;
 mod crash;
 mod deploy;
+mod failures;
 mod health;
+mod hooks;
+mod permissions;
 mod queue;
-mod store;
-mod support;
-mod webhook;
 mod rollback;
 mod stop;
 mod store;
 mod support;
 mod tidy;
+mod webhook;

@@ -652,7 +652,7 @@ fn writers_that_cross_never_lock_each_other_out(store: &Fresh) {
                 start.wait();
                 for _ in 0..ROUNDS {
                     let owner = format!("worker {thread}");
-                    let Some(claim) = claim_oldest(&store, &web1(), &owner, Utc::now()) else {
+                    let Some(claim) = claim_oldest(store, &web1(), &owner, Utc::now()) else {
                         continue;
                     };
                     store.renew(&owner, LEASE, Utc::now()).expect("an answer");

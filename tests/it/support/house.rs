@@ -197,6 +197,21 @@ impl House {
         std::fs::read_to_string(self.path().join(name)).unwrap_or_default()
     }
 
+    /// The site's persistent directory, where hooks of any user can write.
+    pub fn storage(&self) -> PathBuf {
+        self.root.join("storage")
+    }
+
+    /// A file that hooks wrote into the site's storage; empty if none did.
+    pub fn stored(&self, name: &str) -> String {
+        std::fs::read_to_string(self.storage().join(name)).unwrap_or_default()
+    }
+
+    /// The lines that hooks wrote into `notes` in the site's storage.
+    pub fn notes(&self) -> Vec<String> {
+        self.stored("notes").lines().map(str::to_owned).collect()
+    }
+
     /// For a story that ends with a mess on purpose.
     pub fn leave_unclean(&mut self) {
         self.unclean = true;

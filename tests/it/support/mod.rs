@@ -6,13 +6,14 @@ mod gate;
 mod house;
 mod origin;
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 pub use daemon::{Answer, Daemon, Delivery, github_signature, request};
 pub use gate::Gate;
 pub use house::{House, Ran, SECRET, Setup, check_site};
-pub use origin::Origin;
+pub use origin::{Origin, git};
 
 /// The binary under test: `tests/run.sh` runs a copy of it as another user.
 pub fn landfall() -> PathBuf {
@@ -47,6 +48,13 @@ pub fn names(directory: &Path) -> Vec<String> {
         entries.map(|entry| entry.expect("an entry").file_name().into_string().expect("UTF-8")).collect();
     names.sort();
     names
+}
+
+/// The mode of the entry itself, without what kind it is.
+#[track_caller]
+pub fn mode(path: &Path) -> u32 {
+    let found = std::fs::symlink_metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    found.permissions().mode() & 0o7777
 }
 
 /// Every process that was given this entry in its environment and lives.

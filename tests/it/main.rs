@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod crash;
 mod deploy;
+mod e2e;
 mod failures;
 mod health;
 mod hooks;

@@ -1,5 +1,7 @@
+//! Stories with real peers: nginx, a git server over http and ssh, php-fpm, npm. What a story starts listens on loopback,
 //! keeps its files in a temporary directory, and is stopped by its number.
 
 mod http;
 mod peers;
 mod remote;
+mod ssh;

@@ -3,5 +3,6 @@
 
 mod http;
 mod peers;
+mod php;
 mod remote;
 mod ssh;

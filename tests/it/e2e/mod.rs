@@ -7,3 +7,4 @@ mod peers;
 mod php;
 mod remote;
 mod ssh;
+mod systemd;

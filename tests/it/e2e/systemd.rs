@@ -121,7 +121,7 @@ fn the_capabilities_of_the_unit_are_enough_for_all_that_landfall_does() {
     house.configure(&Setup { site, ..Setup::default() });
     // What only the hook's user may enter, what a stranger may not even look at, and what has left the session.
     let mess = "mkdir -p closed/in && echo x >closed/in/file && chmod 000 closed/in/file && chmod 000 closed\n\
-                id -un >user; grep -E '^(CapEff|NoNewPrivs)' /proc/self/status >privileges\n\
+                id -un >user; grep -E '^(Cap|NoNewPrivs)' /proc/self/status >privileges\n\
                 setsid sleep 600 </dev/null >/dev/null 2>&1 &\n";
     house.origin.write(".landfall/after.pull", mess);
     let daemon = Daemon::start(house.under_the_unit());
@@ -135,7 +135,8 @@ fn the_capabilities_of_the_unit_are_enough_for_all_that_landfall_does() {
     }
     assert_eq!(house.states(), expected, "{}", daemon.log());
     assert_eq!((house.live("index.html").as_str(), house.live("user").as_str()), ("2", "daemon\n"));
-    assert_eq!(house.live("privileges"), "CapEff:\t0000000000000000\nNoNewPrivs:\t1\n");
+    let none: String = ["Inh", "Prm", "Eff", "Bnd", "Amb"].map(|set| format!("Cap{set}:\t{:016x}\n", 0)).concat();
+    assert_eq!(house.live("privileges"), none + "NoNewPrivs:\t1\n");
     assert_eq!(house.releases().len(), 2, "the live one and the one before");
     let file = house.root.join("current/closed/in/file").metadata().expect("a file");
     let closed = house.root.join("current/closed").metadata().expect("a directory");

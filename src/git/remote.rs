@@ -6,7 +6,7 @@ use std::path::Path;
 use git2::{CertificateCheckStatus, Cred, CredentialType, Direction, ErrorClass, ErrorCode, RemoteCallbacks};
 
 use crate::domain::push::RefName;
-use crate::domain::remote_url::Scheme;
+use crate::domain::remote_url::{RemoteUrl, Scheme};
 use crate::domain::revision::Revision;
 
 use super::known_hosts::{self, Verdict};
@@ -155,10 +155,15 @@ impl Session {
     }
 }
 
-/// A redirect to another host must not get our token.
+/// A redirect to another host, or to another server of the same one, must not get our token.
 fn is_at_host(url: &str, remote: &Remote<'_>) -> bool {
-    let asked = crate::domain::remote_url::RemoteUrl::parse(url).ok();
-    asked.is_some_and(|asked| asked.host() == remote.url.host())
+    let asked = RemoteUrl::parse(url).ok();
+    asked.is_some_and(|asked| asked.host() == remote.url.host() && own_port(&asked) == own_port(remote.url))
+}
+
+/// The port, unless it is the usual one: from http to https of the same host is the same server.
+fn own_port(url: &RemoteUrl) -> Option<u16> {
+    url.port().filter(|port| !matches!((url.scheme(), port), (Scheme::Http, 80) | (Scheme::Https, 443)))
 }
 
 fn describe(verdict: &Verdict, path: &Path, host: &str, port: Option<u16>, key: &[u8]) -> String {

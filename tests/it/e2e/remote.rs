@@ -297,13 +297,13 @@ fn a_token_goes_over_https_only_to_a_server_with_a_good_certificate() {
 
 #[test]
 #[ignore = "needs nginx and fcgiwrap: tests/run.sh brings them"]
-fn a_redirect_to_another_host_does_not_get_the_token() {
+fn a_redirect_to_another_host_or_port_does_not_get_the_token() {
     let house = House::new();
     house.origin.commit(&[("index.html", "one")]);
     house.write_secret("token", TOKEN);
-    for asks_first in [false, true] {
+    for (asks_first, host) in [(false, "localhost"), (true, "localhost"), (false, "127.0.0.1"), (true, "127.0.0.1")] {
         let elsewhere = Fake::start(|_| UNAUTHORIZED.to_owned());
-        let away = elsewhere.address.replace("127.0.0.1", "http://localhost");
+        let away = elsewhere.address.replace("127.0.0.1", &format!("http://{host}"));
         let forge = Fake::start(move |head| {
             let is_known = head.contains("\nauthorization:");
             if asks_first && !is_known { UNAUTHORIZED.to_owned() } else { redirect(&away) }
@@ -313,6 +313,6 @@ fn a_redirect_to_another_host_does_not_get_the_token() {
         assert!(ran.stderr.contains("access denied"), "{}", ran.stderr);
         assert_eq!(forge.heard().contains("\nauthorization:"), asks_first, "{}", forge.heard());
         let heard = elsewhere.heard();
-        assert!(heard.starts_with("get ") && !heard.contains("authorization"), "{asks_first}: {heard}");
+        assert!(heard.starts_with("get ") && !heard.contains("authorization"), "{asks_first} {host}: {heard}");
     }
 }

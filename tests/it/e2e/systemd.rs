@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
-use std::time::Duration;
 
-use nix::sys::signal::Signal;
 use serde_json::json;
 
 use super::peers::{open_directory, replace};
-use crate::support::{Daemon, Delivery, House, Setup, is_root, landfall, source, wait_for};
+use crate::support::{Daemon, Delivery, House, Setup, is_root, landfall, source};
 
 fn unit() -> String {
     std::fs::read_to_string(source().join("systemd/landfall.service")).expect("the unit")
@@ -27,38 +25,6 @@ fn systemd_finds_nothing_to_say_about_the_unit() {
     let output = Command::new("systemd-analyze").arg("verify").arg(&file).output().expect("systemd-analyze");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && !said.contains("landfall"), "{said}");
-}
-
-/// Everything a socket was told, until this.
-fn hear(socket: &UnixDatagram, wanted: &str) -> Vec<String> {
-    let mut heard = Vec::new();
-    wait_for(wanted, || {
-        let mut buffer = [0; 1024];
-        let length = socket.recv(&mut buffer).expect("a message in time");
-        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
-        heard.extend(text.lines().map(str::to_owned));
-        heard.iter().any(|line| line == wanted).then_some(())
-    });
-    heard
-}
-
-#[test]
-fn the_service_manager_is_told_of_the_start_of_life_and_of_the_end() {
-    let house = House::new();
-    let path = house.path().join("notify");
-    let socket = UnixDatagram::bind(&path).expect("a socket");
-    socket.set_read_timeout(Some(Duration::from_secs(30))).expect("a limit");
-    let mut command = house.command(&["serve"]);
-    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "200000");
-    let mut daemon = Daemon::start(command);
-    hear(&socket, "READY=1");
-    for _ in 0..3 {
-        hear(&socket, "WATCHDOG=1");
-    }
-    assert_eq!(daemon.get("/healthz").status, 200);
-    daemon.signal(Signal::SIGTERM);
-    hear(&socket, "STOPPING=1");
-    assert_eq!(daemon.wait().0, Some(0));
 }
 
 #[test]

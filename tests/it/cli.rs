@@ -4,12 +4,13 @@ use std::io::Read;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-use crate::support::{Daemon, House, SECRET, Setup, is_root, wait_for};
+use crate::support::{Daemon, House, Ran, SECRET, Setup, is_root, wait_for};
 
 /// Starts a command whose output can be read at its end.
 fn start(mut command: Command) -> Child {
@@ -25,6 +26,20 @@ fn end(child: Child) -> (Option<i32>, String, String) {
     let output = child.wait_with_output().expect("an end");
     let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// What a server says that refuses to start. One that starts all the same is ended, and has no exit code.
+fn refused_server(house: &House) -> Ran {
+    let mut child = start(house.command(&["serve"]));
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while child.try_wait().expect("a status").is_none() {
+        if Instant::now() > deadline {
+            child.kill().expect("a signal");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (code, stdout, stderr) = end(child);
+    Ran { code, stdout, stderr }
 }
 
 #[test]
@@ -93,10 +108,10 @@ fn a_deployment_that_fails_is_1_and_names_hook_and_status() {
 fn a_store_that_is_not_there_is_5() {
     let house = House::with(&Setup { more: "[store]\nurl = \"sqlite:{house}/store.db\"", ..Setup::default() });
     std::fs::create_dir(house.path().join("store.db")).expect("a directory in the way");
-    for args in [&["status"][..], &["deploy", "blog"], &["deployments"], &["log", "1"], &["serve"]] {
-        let ran = house.landfall(args);
-        assert_eq!(ran.code, Some(5), "{args:?}: {ran:?}");
-        assert!(ran.stderr.contains("the store is not available"), "{args:?}: {}", ran.stderr);
+    let commands = [&["status"][..], &["deploy", "blog"], &["deployments"], &["log", "1"]];
+    for ran in commands.into_iter().map(|args| house.landfall(args)).chain([refused_server(&house)]) {
+        assert_eq!(ran.code, Some(5), "{ran:?}");
+        assert!(ran.stderr.contains("the store is not available"), "{ran:?}");
     }
 }
 
@@ -213,8 +228,8 @@ fn check_names_every_mistake_with_its_place_and_serve_refuses_to_start_with_it()
         std::fs::set_permissions(house.path().join("open"), open).expect("a mode");
         house.configure(setup);
         let place = format!("{}:", house.config.display());
-        for command in ["check", "serve"] {
-            let ran = house.landfall(&[command]).expect(2);
+        for ran in [house.landfall(&["check"]), refused_server(&house)] {
+            let ran = ran.expect(2);
             let line = ran.stderr.lines().find(|line| line.contains(key)).unwrap_or_else(|| panic!("{key}: {ran:?}"));
             let rest = line.trim_start_matches("landfall: ").strip_prefix(&place).unwrap_or_else(|| panic!("{line}"));
             let numbers: Vec<_> = rest.splitn(3, ':').map(str::to_owned).collect();
@@ -241,9 +256,8 @@ fn check_names_every_mistake_with_its_place_and_serve_refuses_to_start_with_it()
 fn a_release_directory_that_is_not_ours_is_refused_before_anything_is_done() {
     let house = House::new();
     std::fs::create_dir_all(house.root.join("current")).expect("a directory in the way");
-    for args in [&["check"][..], &["serve"], &["deploy", "blog"]] {
-        let ran = house.landfall(args).expect(2);
-        assert!(ran.stderr.contains("sites.blog.root"), "{args:?}: {}", ran.stderr);
+    for ran in [house.landfall(&["check"]), refused_server(&house), house.deploy()] {
+        assert!(ran.expect(2).stderr.contains("sites.blog.root"));
     }
     assert!(house.root.join("current").is_dir());
     std::fs::remove_dir(house.root.join("current")).expect("a directory");
@@ -422,7 +436,7 @@ fn a_log_is_followed_until_its_deployment_has_ended() {
 fn a_state_directory_is_served_by_one_process() {
     let house = House::new();
     let daemon = house.serve();
-    let ran = house.landfall(&["serve"]).expect(4);
+    let ran = refused_server(&house).expect(4);
     assert!(ran.stderr.contains("another Landfall serves the state directory"), "{}", ran.stderr);
     assert_eq!(daemon.get("/healthz").status, 200);
 }
@@ -434,7 +448,7 @@ fn an_address_that_is_taken_is_4() {
     let text = std::fs::read_to_string(&house.config).expect("a configuration");
     let address = taken.local_addr().expect("an address").to_string();
     std::fs::write(&house.config, text.replace("127.0.0.1:0", &address)).expect("a configuration");
-    let ran = house.landfall(&["serve"]).expect(4);
+    let ran = refused_server(&house).expect(4);
     assert!(ran.stderr.contains(&format!("cannot listen on {address}")), "{}", ran.stderr);
 }
 

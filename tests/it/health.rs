@@ -47,6 +47,7 @@ fn a_root_that_is_no_directory_is_not_ready() {
     let house = House::new();
     let daemon = house.serve();
     std::fs::write(&house.root, "in the way").expect("a file");
+    std::fs::set_permissions(&house.root, std::fs::Permissions::from_mode(0o755)).expect("a mode");
     assert_not_ready(&house, &daemon, "the root of site `blog` is not writable");
     std::fs::remove_file(&house.root).expect("a file");
     assert_eq!(daemon.get("/readyz").status, 200);

@@ -57,13 +57,17 @@ fail() {
 missing_packages() {
   local need
   for need in cc:build-essential make:build-essential git:git bash:bash curl:curl openssl:openssl nginx:nginx-light \
-    fcgiwrap:fcgiwrap sshd:openssh-server strace:strace setpriv:util-linux node:nodejs npm:npm; do
+    fcgiwrap:fcgiwrap sshd:openssh-server strace:strace setpriv:util-linux node:nodejs npm:npm \
+    systemd-analyze:systemd tar:tar getent:libc-bin; do
     command -v "${need%%:*}" >/dev/null || printf '%s\n' "${need##*:}"
   done
   # Debian's own small perl lacks what OpenSSL's build uses.
   perl -MFindBin -MIPC::Cmd -MTime::Piece -e 1 2>/dev/null || echo perl
   [ -x "$(git --exec-path 2>/dev/null)/git-http-backend" ] || echo git
   [ -n "$(postgres_programs)" ] || echo postgresql
+  # Programs with their version in the name, and a library.
+  compgen -G '/usr/sbin/php-fpm*' >/dev/null || echo php-fpm
+  [ -n "$(find /usr/lib /usr/lib64 -name libnss_wrapper.so -print -quit 2>/dev/null)" ] || echo libnss-wrapper
 }
 
 install_missing() {

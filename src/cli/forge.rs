@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde::Serialize;
+use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 use crate::app::{self, AppError};
 use crate::config::{Config, Repository};
@@ -159,7 +160,9 @@ pub(super) struct ServerAnswer {
 /// Sends a request as a forge does: once, without following redirects.
 pub(super) fn send(url: &str, request: Request) -> Result<ServerAnswer, CliError> {
     let Request { headers, body } = request;
+    let tls = TlsConfig::builder().provider(TlsProvider::NativeTls).root_certs(RootCerts::PlatformVerifier).build();
     let agent: ureq::Agent = ureq::Agent::config_builder()
+        .tls_config(tls)
         .http_status_as_error(false)
         .max_redirects(0)
         .proxy(None)

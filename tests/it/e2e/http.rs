@@ -211,3 +211,19 @@ fn a_push_of_megabytes_gets_through_nginx_with_its_signature_whole() {
     let answer = send(&house, &front, "github", "large", &body).expect(202, "queued");
     assert_eq!(house.wait_for_end(answer.deployment())["state"], "succeeded");
 }
+
+#[test]
+#[ignore = "needs nginx and openssl: tests/run.sh brings them"]
+fn a_test_delivery_goes_over_https_only_to_a_server_with_a_good_certificate() {
+    let house = House::new();
+    let daemon = house.serve();
+    let front = Front::start(&house, Some(&daemon), Path::new("/nowhere/php.sock"));
+    let mut command = house.command(&["send-test", "blog", "--url", &front.url()]);
+    let refused = command.output().expect("the binary");
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(5), "{text}");
+    assert!(text.contains("certificate"), "{text}");
+    let sent = command.env("SSL_CERT_FILE", front.certificate()).output().expect("the binary");
+    let text = String::from_utf8_lossy(&sent.stdout).into_owned();
+    assert_eq!((sent.status.code(), text.contains("pong")), (Some(0), true), "{text}");
+}

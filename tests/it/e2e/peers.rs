@@ -265,10 +265,20 @@ impl Front {
         Self { nginx, directory }
     }
 
+    /// The certificate of the door to the webhooks.
+    pub fn certificate(&self) -> PathBuf {
+        self.directory.path().join("certificate")
+    }
+
+    /// The door to the webhooks, by the address that is in its certificate too.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.nginx.ports[0])
+    }
+
     /// What curl needs to find the two hosts of README.md here.
     pub fn curl(&self) -> Vec<String> {
         let [hooks, site] = self.nginx.ports;
-        let certificate = self.directory.path().join("certificate").to_string_lossy().into_owned();
+        let certificate = self.certificate().to_string_lossy().into_owned();
         let ways =
             [format!("deploy.example.com:443:127.0.0.1:{hooks}"), format!("www.example.com:80:127.0.0.1:{site}")];
         let [hooks, site] = ways.map(|way| ["--connect-to".to_owned(), way]);

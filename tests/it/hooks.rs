@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::os::unix::fs::symlink;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use nix::unistd::{AccessFlags, Uid, User, access};
 
@@ -41,17 +41,6 @@ fn write_all_hooks(house: &House, script: &str) {
     for hook in OF_A_DEPLOYMENT.iter().chain(&["rollback/before", "rollback/after"]) {
         house.origin.write(&format!(".landfall/{hook}"), script);
     }
-}
-
-/// A deployment that runs while the test looks.
-fn start_deploying(house: &House) -> Child {
-    let mut command = house.command(&["deploy", "blog"]);
-    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary")
-}
-
-fn go_on(house: &House, mut deploying: Child) {
-    std::fs::write(house.storage().join("go"), "").expect("a file");
-    assert!(deploying.wait().expect("an end").success());
 }
 
 /// The file of a hook's output, if it was begun.
@@ -212,17 +201,12 @@ fn a_hook_gets_exactly_the_environment_of_the_contract() {
         "STRIPE_KEY=sk_live_0123456789".to_owned(),
         // What bash adds.
         format!("PWD={release}"),
-        "SHLVL=0".to_owned(),
         "_=/usr/bin/env".to_owned(),
     ];
     let given = house.stored("env");
-    let given: BTreeSet<&str> = given.split_terminator('\0').collect();
-    let is_shell_level = |entry: &&str| entry.starts_with("SHLVL=");
-    let expected: BTreeSet<&str> = expected.iter().map(String::as_str).collect();
-    let without_level = |entries: &BTreeSet<&str>| -> Vec<String> {
-        entries.iter().filter(|entry| !is_shell_level(entry)).map(|entry| (*entry).to_owned()).collect()
-    };
-    assert_eq!(without_level(&given), without_level(&expected));
+    // How deep a shell is says nothing, and differs between versions of bash.
+    let given: BTreeSet<&str> = given.split_terminator('\0').filter(|entry| !entry.starts_with("SHLVL=")).collect();
+    assert_eq!(given, expected.iter().map(String::as_str).collect());
 }
 
 #[test]
@@ -514,11 +498,11 @@ fn a_hook_and_its_children_that_ignore_the_request_to_end_are_killed() {
 #[test]
 fn output_can_be_read_while_the_hook_runs() {
     let house = house_with("after.pull", &format!("echo first\n{WAIT}echo second >&2\n"));
-    let deploying = start_deploying(&house);
+    let deploying = house.start_deploying();
     let begun = wait_for("the first line", || hook_log(&house, 1, "after.pull").filter(|log| !log.is_empty()));
     assert_eq!(begun, b"first\n");
     assert!(house.log(1).contains("first\n"));
-    go_on(&house, deploying);
+    deploying.go_on(&house);
     assert_eq!(hook_log(&house, 1, "after.pull").expect("a log"), b"first\nsecond\n");
 }
 
@@ -550,11 +534,11 @@ fn a_secret_is_masked_wherever_the_output_is_cut_and_is_kept_nowhere() {
          echo \"$KEY$KEY $PIN\" | tee copy\nexit 0\n"
     );
     house.origin.commit(&[(".landfall/after.pull", &script), (".landfall/deploy.success", "echo $KEY")]);
-    let deploying = start_deploying(&house);
+    let deploying = house.start_deploying();
     // Only now comes the rest of the secret, in another read.
     let log = wait_for("the first half", || hook_log(&house, 1, "after.pull").filter(|log| log.ends_with(b"begin:")));
     assert_eq!(log, b"all: ***\nbegin:");
-    go_on(&house, deploying);
+    deploying.go_on(&house);
     let log = hook_log(&house, 1, "after.pull").expect("a log");
     assert_eq!(String::from_utf8_lossy(&log), "all: ***\nbegin:***:end\n****** ***\n");
     assert_eq!(house.live("copy"), format!("{secret}{secret} 7531\n"), "the hook itself has it");

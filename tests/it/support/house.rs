@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -56,6 +58,28 @@ impl Ran {
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
         self
+    }
+}
+
+/// A deployment that runs while the test looks. When the story fails it is asked to end, and takes its hook with it.
+#[derive(Debug)]
+pub struct Deploying(Child);
+
+impl Deploying {
+    /// Lets a hook go on that waits for `go` in the storage, and waits for a good end.
+    pub fn go_on(mut self, house: &House) {
+        std::fs::write(house.storage().join("go"), "").expect("a file");
+        assert!(self.0.wait().expect("an end").success());
+    }
+}
+
+impl Drop for Deploying {
+    fn drop(&mut self) {
+        if self.0.try_wait().is_ok_and(|ended| ended.is_none()) {
+            let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("a pid"));
+            kill(pid, Signal::SIGTERM).expect("a signal");
+            self.0.wait().expect("an end");
+        }
     }
 }
 
@@ -133,6 +157,12 @@ impl House {
 
     pub fn deploy(&self) -> Ran {
         self.landfall(&["deploy", "blog"])
+    }
+
+    /// Begins a deployment, to look at while it runs.
+    pub fn start_deploying(&self) -> Deploying {
+        let mut command = self.command(&["deploy", "blog"]);
+        Deploying(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the binary"))
     }
 
     pub fn serve(&self) -> Daemon {

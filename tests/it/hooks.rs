@@ -308,27 +308,6 @@ fn hooks_of_another_user_can_write_everywhere_in_the_release_and_not_beside_it()
     assert_eq!(house.stored("uploads/file"), "x\n");
 }
 
-#[test]
-#[ignore = "needs npm: tests/run.sh brings it"]
-fn npm_runs_a_local_program_in_a_directory_with_colons() {
-    let house = House::new();
-    house.origin.write(
-        "package.json",
-        r#"{"name": "blog", "version": "1.0.0", "scripts": {"build": "paint"}, "dependencies": {"paint": "file:./paint"}}"#,
-    );
-    house
-        .origin
-        .write("paint/package.json", r#"{"name": "paint", "version": "1.0.0", "bin": {"paint": "./paint.js"}}"#);
-    house.origin.write("paint/paint.js", "#!/usr/bin/env node\nrequire('fs').writeFileSync('built', 'by paint')\n");
-    house.origin.make_executable("paint/paint.js");
-    let script = "set -e\nnpm install --offline --no-audit --no-fund\nnpm run build\n";
-    house.origin.write(".landfall/after.pull", script);
-    house.origin.push("main");
-    house.deploy().expect(0);
-    assert!(house.releases()[0].contains(':'));
-    assert_eq!(house.live("built"), "by paint");
-}
-
 // ---- when ----
 
 #[test]

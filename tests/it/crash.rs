@@ -334,13 +334,14 @@ fn an_interruption_before_the_first_hook_does_not_count() {
     let house = armed_house(&["deploy.failure"], "deploy.failure", "true");
     // A remote that takes the call and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    silent.set_nonblocking(true).expect("a listener that can be asked");
     let url = format!("url = \"http://{}/blog.git\"\nforge = \"github\"", silent.local_addr().expect("an address"));
     house.configure(&Setup { repository: &url, ..Setup::default() });
     let commit = house.origin.commit(&[("index.html", "two")]);
     let mut server = house.serve();
     server.push("p-1", &commit).expect(202, "queued");
     for _ in 0..3 {
-        let _call = silent.accept().expect("a fetch");
+        let _call = wait_for("a fetch", || silent.accept().ok());
         server.kill();
         server = house.serve();
     }

@@ -276,13 +276,24 @@ pub fn check_site(root: &Path, state: &Path, site: &str) {
     let known = ["current", "release", "storage"];
     let strange: Vec<_> = names(root).into_iter().filter(|name| !known.contains(&name.as_str())).collect();
     assert!(strange.is_empty(), "stray files in the root: {strange:?}");
-    let left = processes_with(&format!("CURRENT_PATH={}", current.display()));
+    let left = processes_with(&cookie(root));
     assert!(left.is_empty(), "processes of hooks live: {left:?}");
+}
+
+/// What every hook of the site is given.
+fn cookie(root: &Path) -> String {
+    format!("CURRENT_PATH={}", root.join("current").display())
 }
 
 impl Drop for House {
     fn drop(&mut self) {
-        if !self.unclean && !std::thread::panicking() {
+        if std::thread::panicking() {
+            // The story failed, maybe with a hook that waits for ever: nobody else would end it.
+            for pid in processes_with(&cookie(&self.root)) {
+                // It may be gone by now.
+                drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+            }
+        } else if !self.unclean {
             self.check();
         }
     }

@@ -29,11 +29,11 @@ use crate::domain::push::RefName;
 use crate::domain::revision::Revision;
 use crate::domain::routing::SiteRule;
 use crate::domain::secret::Secret;
-use crate::engine::threads::Bell;
 use crate::engine::worker::Engine;
 use crate::git::{self, GitError, Remote};
 use crate::site::{SiteDisk, SiteError};
 use crate::store::{Store, StoreError};
+use crate::sys::bell::Bell;
 use crate::sys::fs::{self, LockFile};
 
 use receive::Refusals;
@@ -117,10 +117,7 @@ impl App {
 
     /// A configured site.
     pub fn site(&self, name: &SiteName) -> Result<&Site, AppError> {
-        self.config.sites.get(name).ok_or_else(|| {
-            let known: Vec<_> = self.config.sites.keys().map(SiteName::as_str).collect();
-            AppError::NotFound(format!("there is no site `{name}`; configured: {}", known.join(", ")))
-        })
+        site(&self.config, name)
     }
 
     /// The disk of a configured site.
@@ -141,7 +138,7 @@ impl App {
 
     /// Whether a server works on this state directory at this moment.
     pub fn server_runs(&self) -> Result<bool, AppError> {
-        Ok(self.take_server_place()?.is_none())
+        server_runs(&self.config)
     }
 }
 
@@ -150,6 +147,10 @@ impl Service {
     pub fn new(app: App, variables: Variables<'_>) -> Result<Self, AppError> {
         let (secrets, targets) = setup::check(&app.config, variables).map_err(AppError::Config)?;
         setup::open_way_home(&app.config, targets.values())?;
+        let adopted = app.store.adopt(&app.config.node)?;
+        if adopted > 0 {
+            log::info!("{adopted} deployments of an earlier name of this machine are its own node={}", app.config.node);
+        }
         let rules = app.config.sites.iter().map(|(name, site)| SiteRule {
             site: name.clone(),
             repository: site.repository.clone(),
@@ -176,6 +177,20 @@ impl Service {
     fn now(&self) -> DateTime<Utc> {
         (self.engine.clock)()
     }
+}
+
+/// A configured site.
+pub fn site<'a>(config: &'a Config, name: &SiteName) -> Result<&'a Site, AppError> {
+    config.sites.get(name).ok_or_else(|| {
+        let known: Vec<_> = config.sites.keys().map(SiteName::as_str).collect();
+        AppError::NotFound(format!("there is no site `{name}`; configured: {}", known.join(", ")))
+    })
+}
+
+/// Whether a server works on the state directory of this configuration at this moment.
+pub fn server_runs(config: &Config) -> Result<bool, AppError> {
+    let path = setup::server_lock(config);
+    LockFile::is_held(&path).map_err(AppError::io("ask for", &path))
 }
 
 /// Checks a configuration against the machine, without making anything.

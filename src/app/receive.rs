@@ -9,7 +9,8 @@ use crate::domain::admission::SiteStatus;
 use crate::domain::forge::Forge;
 use crate::domain::name::{RepositoryName, SiteName};
 use crate::domain::push::{Event, Push};
-use crate::domain::routing::{Route, Routing, route};
+use crate::domain::revision::Revision;
+use crate::domain::routing::{Routing, route};
 use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
 use crate::webhook::{self, Malformed, Parsed, Refusal, Request};
 
@@ -86,7 +87,8 @@ impl Service {
         })?;
         let verdict = self.judge(repository, &configured.identity, &parsed.event);
         let delivery = delivery_of(repository, parsed);
-        let accepted = self.engine.store.accept(&delivery, &verdict, now).inspect_err(|error| {
+        let is_live = |site: &SiteName, commit: &Revision| self.is_live(site, commit);
+        let accepted = self.engine.store.accept(&delivery, &verdict, &is_live, now).inspect_err(|error| {
             log::error!("cannot store a delivery: {error} repository={repository} key={}", delivery.key);
         })?;
         let receipt = receipt_of(accepted, verdict);
@@ -110,19 +112,17 @@ impl Service {
             Event::Other(name) => ignored(format!("event `{name}` is no push")),
             Event::Push(push) => match route(&self.rules, repository, identity, push) {
                 Routing::Ignore(reason) => ignored(reason),
-                Routing::Sites(sites) => Verdict::Sites(
-                    sites.into_iter().map(|(site, route)| self.verdict_for(site, route)).collect::<Vec<_>>(),
-                ),
+                Routing::Sites(sites) => {
+                    let node = &self.engine.node;
+                    let verdict = |(site, route)| VerdictFor { site, node: node.clone(), route };
+                    Verdict::Sites(sites.into_iter().map(verdict).collect())
+                }
             },
         }
     }
 
-    fn verdict_for(&self, site: SiteName, route: Route) -> VerdictFor {
-        let is_live = match (&route, self.engine.targets.get(&site)) {
-            (Route::Deploy(wanted), Some(target)) => target.is_live(&wanted.after),
-            (Route::Deploy(_) | Route::Ignore(_), _) => false,
-        };
-        VerdictFor { site, node: self.engine.node.clone(), route, is_live }
+    fn is_live(&self, site: &SiteName, commit: &Revision) -> bool {
+        self.engine.targets.get(site).is_some_and(|target| target.is_live(commit))
     }
 }
 

@@ -69,6 +69,8 @@ pub enum Admission {
     Current,
     /// The site refuses; the text says why.
     Ignore(String),
+    /// A rollback waits, after which the site refuses; should it fail, the push is deployed after all.
+    GiveWay(DeploymentId),
 }
 
 /// Decides over a push. A hold beats everything; a redelivery of what failed is a new attempt, since only waiting and
@@ -86,8 +88,8 @@ pub fn admit(site: &SiteNow<'_>, wanted: &Wanted, delivery: &DeliveryKey) -> Adm
     if let Some(same) = same {
         return Admission::Duplicate(same.id);
     }
-    if site.pending.iter().any(|pending| pending.waits && pending.kind == Kind::Rollback) {
-        return Admission::Ignore("hold: a rollback waits".into());
+    if let Some(rollback) = site.pending.iter().find(|pending| pending.waits && pending.kind == Kind::Rollback) {
+        return Admission::GiveWay(rollback.id);
     }
     if site.is_live && site.pending.is_empty() {
         return Admission::Current;
@@ -154,7 +156,7 @@ mod tests {
             ("live, but another runs", None, vec![push(1, false, "b", "d0")], true, queue(&[])),
             ("runs and waits", None, vec![push(1, false, "b", "d0"), push(2, true, "c", "d9")], false, queue(&[2])),
             ("a manual one waits", None, vec![manual], false, queue(&[7])),
-            ("a rollback waits", None, vec![rollback], false, Admission::Ignore("hold: a rollback waits".into())),
+            ("a rollback waits", None, vec![rollback], false, Admission::GiveWay(DeploymentId(7))),
         ];
         for (name, hold, pending, is_live, expected) in table {
             let site = SiteNow { hold, pending: &pending, is_live };

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use sqlx::Connection;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
@@ -29,7 +30,7 @@ use crate::domain::name::{NodeName, SiteName};
 use crate::domain::release_id::ReleaseId;
 
 pub use types::{
-    Acceptance, Claim, Deployment, DeploymentFilter, FollowUp, Hold, JournalLine, NewDelivery, NewDeployment,
+    Acceptance, Claim, Deployment, DeploymentFilter, FollowUp, Hold, IsLive, JournalLine, NewDelivery, NewDeployment,
     SiteAcceptance, StoreError, Verdict, VerdictFor,
 };
 
@@ -128,14 +129,16 @@ impl Store {
         }
     }
 
-    /// Stores a delivery with its verdict and the deployments it leads to, in one transaction.
+    /// Stores a delivery with its verdict and the deployments it leads to, in one transaction. `is_live` tells whether a
+    /// commit is live on a site; it is asked within the transaction, where nothing of the site can begin or end.
     pub fn accept(
         &self,
         delivery: &NewDelivery,
         verdict: &Verdict,
+        is_live: IsLive<'_>,
         now: DateTime<Utc>,
     ) -> Result<Acceptance, StoreError> {
-        write!(self, delivery::accept(delivery, verdict, now))
+        write!(self, delivery::accept(delivery, verdict, is_live, now))
     }
 
     /// Queues what an operator asks for: it never counts as a duplicate and takes the place of the one that waits. A
@@ -214,6 +217,14 @@ impl Store {
         read!(self, queue::deployments(filter))
     }
 
+    /// On SQLite there is one machine: what was stored under an earlier name of it is its own. Gives back how much.
+    pub fn adopt(&self, node: &NodeName) -> Result<u64, StoreError> {
+        match self.0.pools {
+            Pools::Sqlite { .. } => write!(self, queue::adopt(node)),
+            Pools::Postgres(_) => Ok(0),
+        }
+    }
+
     /// What waits or runs for a site.
     pub fn pending(&self, site: &SiteName) -> Result<Vec<Deployment>, StoreError> {
         read!(self, queue::pending_of(site))
@@ -250,9 +261,9 @@ impl Store {
         read!(self, site::hold(site))
     }
 
-    /// Writes something that changes nothing: can a push be accepted?
+    /// Writes something that means nothing, durably: can a push be accepted?
     pub fn check_writable(&self) -> Result<(), StoreError> {
-        write!(self, site::touch_counter())
+        write!(self, queue::write_something())
     }
 }
 
@@ -289,7 +300,12 @@ async fn open_sqlite(url: &str) -> Result<Pools, StoreError> {
 async fn open_writer(options: &SqliteConnectOptions) -> Result<SqlitePool, StoreError> {
     let deadline = Instant::now() + BUSY_TIMEOUT;
     loop {
-        let opened = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await;
+        let opened = SqlitePoolOptions::new()
+            .max_connections(1)
+            // After a full disk SQLite has rolled back by itself, and sqlx counts wrongly from then on: such a one is closed.
+            .before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }))
+            .connect_with(options.clone())
+            .await;
         let is_busy = |error: &sqlx::Error| {
             let code = error.as_database_error().and_then(|error| error.code().map(|code| code.into_owned()));
             code.is_some_and(|code| code.parse().is_ok_and(|code: u32| code & 0xff == SQLITE_BUSY))

@@ -54,6 +54,9 @@ pub struct NewDelivery {
     pub after: Option<Revision>,
 }
 
+/// Tells whether a commit is live on a site at this moment.
+pub type IsLive<'a> = &'a dyn Fn(&SiteName, &Revision) -> bool;
+
 /// What a delivery leads to, before the queue is asked.
 #[derive(Debug, Clone)]
 pub enum Verdict {
@@ -77,8 +80,6 @@ pub struct VerdictFor {
     pub node: NodeName,
     /// Whether the push is for it.
     pub route: Route,
-    /// Whether the pushed commit is live at this moment.
-    pub is_live: bool,
 }
 
 /// What became of a delivery.

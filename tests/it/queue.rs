@@ -358,7 +358,7 @@ fn a_push_before_the_site_was_rolled_back_does_not_come_after_it() {
     wait_for("a rollback in the queue", || (house.states().len() == 4).then_some(()));
     let four = house.origin.commit(&[("index.html", "four")]);
     let answer = daemon.push("d2", &four).expect(200, "ignored");
-    assert_eq!(answer.json()["reason"], "hold: a rollback waits");
+    assert_eq!(answer.json()["reason"], "hold: rollback 4 waits");
     gate.open();
     assert_eq!(house.wait_for_end(running)["state"], "succeeded");
     assert!(rollback.wait().expect("an end").success());

@@ -67,6 +67,8 @@ stories! {
     renew_extends_only_what_its_owner_runs,
     unfinished_lists_what_runs_then_what_is_stuck,
     what_is_stuck_waits_with_its_undo_while_another_of_the_site_runs,
+    a_push_that_gave_way_to_a_rollback_is_deployed_if_that_does_not_come_about,
+    what_was_stored_under_an_earlier_name_of_the_machine_is_its_own,
     an_interrupted_deployment_is_queued_once_more,
     an_interrupted_deployment_gives_way_to_what_waits,
     the_hold_and_the_bad_release_of_a_rollback_are_kept_until_a_manual_deploy,
@@ -88,7 +90,8 @@ stories! {
 // --- Deliveries -----------------------------------------------------------------------------------------------------
 
 fn a_push_is_queued_and_answered_with_its_number(store: &Fresh) {
-    let accepted = store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), at(0)).expect("an answer");
+    let accepted =
+        store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0)).expect("an answer");
     assert_eq!((accepted.delivery, accepted.sites.len()), (1, 1));
     let site = only(accepted);
     assert_eq!((site.status, site.reason), (SiteStatus::Queued, None));
@@ -105,8 +108,9 @@ fn a_push_is_queued_and_answered_with_its_number(store: &Fresh) {
 fn each_site_of_a_delivery_has_its_own_verdict(store: &Fresh) {
     let mut verdicts = ["shop", "blog", "wiki"].map(|site| verdict(site, 'a'));
     verdicts[1].route = Route::Ignore("another branch".into());
-    verdicts[2].is_live = true;
-    let accepted = store.accept(&delivery("d1", 'a'), &Verdict::Sites(verdicts.into()), at(0)).expect("an answer");
+    let wiki_is_live = |site: &SiteName, _: &Revision| site.as_str() == "wiki";
+    let verdicts = Verdict::Sites(verdicts.into());
+    let accepted = store.accept(&delivery("d1", 'a'), &verdicts, &wiki_is_live, at(0)).expect("an answer");
     let answers: Vec<_> =
         accepted.sites.iter().map(|site| (site.site.as_str(), site.status, site.reason.as_deref())).collect();
     assert_eq!(
@@ -123,8 +127,9 @@ fn each_site_of_a_delivery_has_its_own_verdict(store: &Fresh) {
 
 fn a_delivery_for_no_site_is_kept_and_queues_nothing(store: &Fresh) {
     for (number, (status, reason)) in [("pong", None), ("ignored", Some("a deletion".into()))].into_iter().enumerate() {
-        let accepted =
-            store.accept(&delivery("d1", 'a'), &Verdict::Whole { status, reason }, at(0)).expect("an answer");
+        let accepted = store
+            .accept(&delivery("d1", 'a'), &Verdict::Whole { status, reason }, &nothing_is_live, at(0))
+            .expect("an answer");
         assert_eq!((accepted.delivery, accepted.sites.len()), (number as i64 + 1, 0));
     }
     assert_eq!(store.waiting(&web1()).expect("an answer"), 0);
@@ -132,11 +137,12 @@ fn a_delivery_for_no_site_is_kept_and_queues_nothing(store: &Fresh) {
 
 fn a_delivery_that_cannot_be_stored_queues_nothing(store: &Fresh) {
     store.execute("ALTER TABLE delivery_site RENAME TO gone");
-    let refused = store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), at(0));
+    let refused = store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0));
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     assert_eq!(store.waiting(&web1()).expect("an answer"), 0);
     store.execute("ALTER TABLE gone RENAME TO delivery_site");
-    let accepted = store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), at(0)).expect("an answer");
+    let accepted =
+        store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0)).expect("an answer");
     assert_eq!(accepted.delivery, 1, "no number was used up");
 }
 
@@ -493,6 +499,44 @@ fn a_manual_deploy_that_waited_while_the_rollback_ran_is_the_last_word(store: &F
 
 // --- Journals -------------------------------------------------------------------------------------------------------
 
+fn a_push_that_gave_way_to_a_rollback_is_deployed_if_that_does_not_come_about(store: &Fresh) {
+    let fail = |store: &Store, claimed: &Claim| {
+        let outcome = Outcome::Failed(failure(Cause::Error("x".into())));
+        finish_with(store, claimed, &outcome, &FollowUp::default())
+    };
+    push(store, "blog", "d1", 'a');
+    let running = claim(store, "w");
+    push(store, "blog", "d2", 'b');
+    let rollback = store.enqueue(&order("blog", Kind::Rollback), at(1)).expect("a number");
+    let ignored = push(store, "blog", "d3", 'c');
+    let expected = (SiteStatus::Ignored, Some(format!("hold: rollback {rollback} waits")), None);
+    assert_eq!((ignored.status, ignored.reason, ignored.deployment), expected);
+    finish(store, &running, &Outcome::Live);
+    let interrupted = claim(store, "w");
+    assert_eq!(interrupted.deployment.id, rollback);
+    let again = finish_with(store, &interrupted, &self::interrupted(), &retry(2)).expect("a new attempt");
+    let retried = claim(store, "w");
+    assert_eq!(retried.deployment.id, again);
+    let back = fail(store, &retried).expect("the push");
+    let row = store.deployment(back).expect("an answer").expect("a row");
+    assert_eq!((row.kind, row.state, row.after), (Kind::Deploy, StateName::Queued, Some(commit('c', 'c'))));
+    assert_eq!(row.delivery, Some(key("d3")), "the newest one");
+    let cancelled = store.enqueue(&order("blog", Kind::Rollback), at(2)).expect("a number");
+    assert_eq!(state_of(store, back), StateName::Superseded);
+    store.cancel_waiting(cancelled, "nobody wants it", at(3)).expect("an answer");
+    assert_eq!(claim(store, "w").deployment.after, Some(commit('c', 'c')));
+}
+
+fn what_was_stored_under_an_earlier_name_of_the_machine_is_its_own(store: &Fresh) {
+    let waiting = number(&push(store, "blog", "d1", 'a'));
+    let renamed = NodeName::parse("renamed").expect("a name");
+    let adopted = store.adopt(&renamed).expect("an answer");
+    let found = store.candidates(&renamed).expect("an answer");
+    // With PostgreSQL another name is another machine.
+    let expected = if store.is_sqlite() { (1, vec![waiting]) } else { (0, vec![]) };
+    assert_eq!((adopted, found), expected);
+}
+
 fn a_journal_comes_back_in_order_and_its_row_follows(store: &Fresh) {
     push(store, "blog", "d1", 'a');
     let claim = claim(store, "w");
@@ -552,7 +596,7 @@ fn a_reason_with_any_byte_in_it_can_be_stored(store: &Fresh) {
     let refused = push(store, "blog", "d2", 'b');
     assert_eq!(refused.reason, Some(format!("hold: {readable}")));
     let ignored = Verdict::Whole { status: "ignored", reason: Some(odd.into()) };
-    store.accept(&delivery("d3", 'a'), &ignored, at(2)).expect("an answer");
+    store.accept(&delivery("d3", 'a'), &ignored, &nothing_is_live, at(2)).expect("an answer");
 }
 
 fn the_newest_release_survives_a_failure(store: &Fresh) {
@@ -639,7 +683,7 @@ fn writers_that_cross_never_lock_each_other_out(store: &Fresh) {
                 for round in 0..ROUNDS {
                     let digit = char::from_digit((round % 15) as u32 + 1, 16).expect("a digit");
                     let sent = delivery(&format!("{thread}-{round}"), digit);
-                    store.accept(&sent, &pushed(&sites, digit), at(round as i64)).expect("an answer");
+                    store.accept(&sent, &pushed(&sites, digit), &nothing_is_live, at(round as i64)).expect("an answer");
                 }
             });
             scope.spawn(move || {
@@ -686,7 +730,7 @@ fn a_store_that_cannot_be_written_says_so(store: &Fresh) {
     store.refuse_writes();
     let answer = store.check_writable();
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
-    assert!(store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), at(0)).is_err());
+    assert!(store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0)).is_err());
     assert_eq!(store.waiting(&web1()).expect("a store that can be read"), 0);
 }
 
@@ -793,17 +837,20 @@ fn pushed(sites: &[&str], digit: char) -> Verdict {
 
 fn verdict(site: &str, digit: char) -> VerdictFor {
     let wanted = Wanted { ref_name: branch(), before: Some(commit('0', '1')), after: commit(digit, digit) };
-    VerdictFor { site: name(site), node: web1(), route: Route::Deploy(wanted), is_live: false }
+    VerdictFor { site: name(site), node: web1(), route: Route::Deploy(wanted) }
 }
 
 fn push(store: &Store, site: &str, id: &str, digit: char) -> SiteAcceptance {
-    only(store.accept(&delivery(id, digit), &pushed(&[site], digit), at(0)).expect("an answer"))
+    only(store.accept(&delivery(id, digit), &pushed(&[site], digit), &nothing_is_live, at(0)).expect("an answer"))
+}
+
+fn nothing_is_live(_: &SiteName, _: &Revision) -> bool {
+    false
 }
 
 /// The same for a commit that is live when the push arrives.
 fn push_live(store: &Store, site: &str, id: &str, digit: char) -> SiteAcceptance {
-    let verdict = Verdict::Sites(vec![VerdictFor { is_live: true, ..verdict(site, digit) }]);
-    only(store.accept(&delivery(id, digit), &verdict, at(0)).expect("an answer"))
+    only(store.accept(&delivery(id, digit), &pushed(&[site], digit), &|_, _| true, at(0)).expect("an answer"))
 }
 
 fn only(accepted: Acceptance) -> SiteAcceptance {
@@ -890,6 +937,10 @@ impl Fresh {
     fn at(place: Place, options: &str) -> Self {
         let url = place.url(options);
         Self { store: Store::open(&url).expect("a store"), url, place }
+    }
+
+    fn is_sqlite(&self) -> bool {
+        matches!(self.place, Place::Directory(_))
     }
 
     /// Another process with the same store.

@@ -5,7 +5,7 @@ CREATE TABLE counter (
     name TEXT NOT NULL PRIMARY KEY,
     value BIGINT NOT NULL
 );
-INSERT INTO counter (name, value) VALUES ('delivery', 0), ('deployment', 0);
+INSERT INTO counter (name, value) VALUES ('delivery', 0), ('deployment', 0), ('check', 0);
 
 -- What is known of a site beside its configuration. `touched` is written to lock the row.
 CREATE TABLE site (

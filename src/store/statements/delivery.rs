@@ -7,7 +7,7 @@ use chrono::{DateTime, Utc};
 use crate::domain::admission::{Admission, SiteNow, SiteStatus, admit};
 use crate::domain::deployment::{DeploymentId, Kind, StateName, Trigger};
 use crate::domain::routing::{Route, Wanted};
-use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
+use crate::store::{Acceptance, IsLive, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
 
 use super::queue::{NewRow, insert, next_number, pending, state_of, supersede};
 use super::row::storable;
@@ -17,6 +17,7 @@ pub(in crate::store) async fn accept(
     connection: &mut Connection,
     delivery: &NewDelivery,
     verdict: &Verdict,
+    is_live: IsLive<'_>,
     now: DateTime<Utc>,
 ) -> Result<Acceptance, StoreError> {
     if let Verdict::Sites(verdicts) = verdict {
@@ -29,7 +30,7 @@ pub(in crate::store) async fn accept(
     let mut sites = Vec::new();
     if let Verdict::Sites(verdicts) = verdict {
         for verdict in verdicts {
-            sites.push(accept_for(connection, delivery, verdict, now).await?);
+            sites.push(accept_for(connection, delivery, verdict, is_live, now).await?);
         }
     }
     let (status, reason) = match verdict {
@@ -91,9 +92,10 @@ async fn accept_for(
     connection: &mut Connection,
     delivery: &NewDelivery,
     verdict: &VerdictFor,
+    is_live: IsLive<'_>,
     now: DateTime<Utc>,
 ) -> Result<SiteAcceptance, StoreError> {
-    let VerdictFor { site, node, route, is_live } = verdict;
+    let VerdictFor { site, node, route } = verdict;
     let answer = |status, reason, deployment| SiteAcceptance { site: site.clone(), status, reason, deployment };
     let wanted = match route {
         Route::Ignore(reason) => return Ok(answer(SiteStatus::Ignored, Some(reason.clone()), None)),
@@ -101,8 +103,9 @@ async fn accept_for(
     };
     let hold = site::hold(connection, site).await?;
     let pending = pending(connection, site, node).await?;
-    let now_there =
-        SiteNow { hold: hold.as_ref().map(|hold| hold.reason.as_str()), pending: &pending, is_live: *is_live };
+    // Not before: what ended while this transaction waited has changed what is live.
+    let is_live = is_live(site, &wanted.after);
+    let now_there = SiteNow { hold: hold.as_ref().map(|hold| hold.reason.as_str()), pending: &pending, is_live };
     match admit(&now_there, wanted, &delivery.key) {
         Admission::Ignore(reason) => Ok(answer(SiteStatus::Ignored, Some(reason), None)),
         Admission::Current => Ok(answer(SiteStatus::Current, None, None)),
@@ -111,8 +114,12 @@ async fn accept_for(
             Ok(answer(SiteStatus::Duplicate, None, Some((id, state))))
         }
         Admission::Queue { supersedes } => {
-            let id = queue(connection, delivery, verdict, wanted, &supersedes, now).await?;
+            let id = queue(connection, delivery, verdict, wanted, &supersedes, None, now).await?;
             Ok(answer(SiteStatus::Queued, None, Some((id, StateName::Queued))))
+        }
+        Admission::GiveWay(rollback) => {
+            queue(connection, delivery, verdict, wanted, &[], Some(rollback), now).await?;
+            Ok(answer(SiteStatus::Ignored, Some(format!("hold: rollback {rollback} waits")), None))
         }
     }
 }
@@ -123,6 +130,7 @@ async fn queue(
     verdict: &VerdictFor,
     wanted: &Wanted,
     supersedes: &[DeploymentId],
+    superseded_by: Option<DeploymentId>,
     now: DateTime<Utc>,
 ) -> Result<DeploymentId, StoreError> {
     let id = DeploymentId(next_number(connection, "deployment").await?);
@@ -142,6 +150,7 @@ async fn queue(
         retry_of: None,
         requested_by: None,
         delivery: Some(&delivery.key),
+        superseded_by,
     };
     insert(connection, &row, now).await?;
     Ok(id)

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::deployment::{DeploymentId, Entry, Outcome, State, Step, Undo};
+use crate::domain::deployment::{DeploymentId, Entry, Kind, Outcome, State, Step, Undo};
 use crate::store::{FollowUp, JournalLine, StoreError};
 
 use super::row::{self, read};
@@ -108,6 +108,9 @@ pub(in crate::store) async fn finish(
     }
     match retry {
         Some(attempt) => queue::retry(connection, &deployment, *attempt, now).await,
+        None if deployment.kind == Kind::Rollback && !matches!(outcome, Outcome::Live) => {
+            queue::bring_back(connection, &deployment, now).await
+        }
         None => Ok(None),
     }
 }

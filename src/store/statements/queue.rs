@@ -30,6 +30,8 @@ pub(super) struct NewRow<'a> {
     pub(super) retry_of: Option<DeploymentId>,
     pub(super) requested_by: Option<&'a str>,
     pub(super) delivery: Option<&'a DeliveryKey>,
+    /// It does not wait, since this one has taken its place already.
+    pub(super) superseded_by: Option<DeploymentId>,
 }
 
 /// Takes the next number of a kind. The counter's row stays locked until the transaction ends.
@@ -48,8 +50,8 @@ pub(super) async fn insert(
 ) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO deployment (id, site, node, kind, cause, state, ref_name, before_id, after_id, target, forced, attempt, \
-         retry_of, requested_by, forge_key, queued_at) \
-         VALUES ($1, $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+         retry_of, requested_by, forge_key, queued_at, superseded_by, finished_at) \
+         VALUES ($1, $2, $3, $4, $5, $16, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $17, $18)",
     )
     .bind(row.id.0)
     .bind(row.site.as_str())
@@ -66,6 +68,9 @@ pub(super) async fn insert(
     .bind(row.requested_by.map(storable))
     .bind(row.delivery.map(DeliveryKey::as_str))
     .bind(now.timestamp_millis())
+    .bind(row.superseded_by.map_or(StateName::Queued, |_| StateName::Superseded).as_str())
+    .bind(row.superseded_by.map(|id| id.0))
+    .bind(row.superseded_by.map(|_| now.timestamp_millis()))
     .execute(&mut *connection)
     .await?;
     Ok(())
@@ -99,7 +104,7 @@ pub(in crate::store) async fn cancel_waiting(
 ) -> Result<(), StoreError> {
     let waiting = deployment(connection, id).await?.ok_or(StoreError::NotFound(id))?;
     site::lock(connection, &waiting.site).await?;
-    sqlx::query(
+    let cancelled = sqlx::query(
         "UPDATE deployment SET state = 'cancelled', reason = $1, finished_at = $2 WHERE id = $3 AND state = 'queued'",
     )
     .bind(storable(reason))
@@ -107,6 +112,9 @@ pub(in crate::store) async fn cancel_waiting(
     .bind(id.0)
     .execute(&mut *connection)
     .await?;
+    if cancelled.rows_affected() == 1 && waiting.kind == Kind::Rollback {
+        bring_back(connection, &waiting, now).await?;
+    }
     Ok(())
 }
 
@@ -178,6 +186,7 @@ pub(in crate::store) async fn enqueue(
         retry_of: None,
         requested_by: Some(requested_by),
         delivery: None,
+        superseded_by: None,
     };
     insert(connection, &row, now).await?;
     Ok(id)
@@ -210,9 +219,59 @@ pub(super) async fn retry(
         retry_of: Some(interrupted.id),
         requested_by: interrupted.requested_by.as_deref(),
         delivery: interrupted.delivery.as_ref(),
+        superseded_by: None,
     };
     insert(connection, &row, now).await?;
+    // What gave way to it gives way to its new attempt.
+    sqlx::query("UPDATE deployment SET superseded_by = $1 WHERE superseded_by = $2 AND site = $3")
+        .bind(id.0)
+        .bind(interrupted.id.0)
+        .bind(interrupted.site.as_str())
+        .execute(&mut *connection)
+        .await?;
     Ok(Some(id))
+}
+
+/// Queues the newest push again that gave way to a rollback which did not come about. The site is locked.
+pub(super) async fn bring_back(
+    connection: &mut Connection,
+    rollback: &Deployment,
+    now: DateTime<Utc>,
+) -> Result<Option<DeploymentId>, StoreError> {
+    let row: Option<DeploymentRow> = sqlx::query_as(
+        "SELECT * FROM deployment WHERE site = $1 AND node = $2 AND superseded_by = $3 AND kind = 'deploy' \
+         AND cause <> 'manual' ORDER BY id DESC LIMIT 1",
+    )
+    .bind(rollback.site.as_str())
+    .bind(rollback.node.as_str())
+    .bind(rollback.id.0)
+    .fetch_optional(&mut *connection)
+    .await?;
+    match row.map(Deployment::try_from).transpose()? {
+        Some(gave_way) => retry(connection, &gave_way, gave_way.attempt, now).await,
+        None => Ok(None),
+    }
+}
+
+/// A new value, since SQLite writes no page whose content stays the same.
+pub(in crate::store) async fn write_something(connection: &mut Connection) -> Result<(), StoreError> {
+    next_number(connection, "check").await.map(drop)
+}
+
+/// Takes over everything that was stored under another name of this machine.
+pub(in crate::store) async fn adopt(connection: &mut Connection, node: &NodeName) -> Result<u64, StoreError> {
+    let adopted = sqlx::query("UPDATE deployment SET node = $1 WHERE node <> $1")
+        .bind(node.as_str())
+        .execute(&mut *connection)
+        .await?;
+    sqlx::query(
+        "UPDATE bad_release SET node = $1 WHERE node <> $1 AND NOT EXISTS (SELECT 1 FROM bad_release AS other \
+         WHERE other.node = $1 AND other.site = bad_release.site AND other.release = bad_release.release)",
+    )
+    .bind(node.as_str())
+    .execute(&mut *connection)
+    .await?;
+    Ok(adopted.rows_affected())
 }
 
 /// What can be claimed at this moment, oldest first. Each is tried in a transaction of its own: whoever has lost one must

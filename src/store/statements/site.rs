@@ -116,8 +116,3 @@ pub(in crate::store) async fn newest_release(
     .await?;
     row.map(|(text,)| read("release", &text, |text| ReleaseId::parse(text).ok())).transpose()
 }
-
-pub(in crate::store) async fn touch_counter(connection: &mut Connection) -> Result<(), StoreError> {
-    sqlx::query("UPDATE counter SET value = value WHERE name = 'deployment'").execute(&mut *connection).await?;
-    Ok(())
-}

@@ -1,13 +1,13 @@
 //! The story of a deployment, one line after the other: the order is the safety argument.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::domain::deployment::{Entry, Failure, Step, Undo};
 use crate::domain::hook_name::HookName;
 use crate::domain::push::RefName;
 use crate::domain::retention::prunable;
 use crate::domain::revision::Revision;
-use crate::git::{self, Mirror, Remote};
+use crate::git::{self, GitError, Mirror, Remote};
 use crate::hook;
 use crate::site::release::{self, Release, Staging};
 use crate::site::{current, permissions, shared};
@@ -105,7 +105,8 @@ fn is_live_already(run: &Run<'_>, revision: &Revision) -> bool {
 fn fetch(run: &Run<'_>) -> Result<(Mirror, Revision), Failure> {
     let source = &run.target.source;
     let ref_name = run.deployment.ref_name.as_ref().unwrap_or(&run.target.branch);
-    let is_cancelled = || run.stop.cancelled().is_some();
+    let deadline = Instant::now() + FETCH_LIMIT;
+    let is_cancelled = || run.stop.cancelled().is_some() || Instant::now() >= deadline;
     let mirror = Mirror::open_or_create(&source.mirror, &is_cancelled);
     run.check_stop(Step::Fetch)?;
     let mut mirror = mirror.map_err(failed(Step::Fetch))?;
@@ -115,7 +116,10 @@ fn fetch(run: &Run<'_>) -> Result<(Mirror, Revision), Failure> {
     loop {
         let tip = mirror.fetch(&remote, ref_name, &is_cancelled);
         run.check_stop(Step::Fetch)?;
-        let tip = tip.map_err(failed(Step::Fetch))?;
+        let tip = tip.map_err(|error| match error {
+            GitError::Cancelled => failed(Step::Fetch)(format!("`{}` took longer than {FETCH_LIMIT:?}", source.url)),
+            other => failed(Step::Fetch)(other.to_string()),
+        })?;
         let lagging = why_lagging(run, ref_name, tip.as_ref());
         match (tip, lagging) {
             (Some(revision), None) => {
@@ -207,6 +211,9 @@ pub(super) fn prune(run: &mut Run<'_>, live: &Release) {
         log::warn!("cannot note a warning: {failure} deployment={}", run.deployment.id);
     }
 }
+
+/// The largest repositories take minutes; a remote that drips would hold a worker, and whoever waits for the mirror.
+const FETCH_LIMIT: Duration = Duration::from_secs(3600);
 
 /// Forges announce a push before every replica of theirs shows it.
 const PROPAGATION_DELAYS_SECS: [u64; 5] = [1, 2, 4, 8, 15];

@@ -2,7 +2,7 @@
 //!
 //! Who is dead? Whoever does not hold the site's lock any more: the kernel lets go of it with the process.
 
-use crate::domain::deployment::{Entry, Kind, Outcome, StateName};
+use crate::domain::deployment::{Cause, Entry, Failure, Kind, Outcome, StateName, Step};
 use crate::domain::remedy::{self, Recovery};
 use crate::site::lock::SiteLock;
 use crate::site::release::{self, Release};
@@ -12,7 +12,6 @@ use crate::sys::stop::Stop;
 use super::run::failed;
 use super::worker::{Engine, StoreJournal};
 use super::{Run, deploy, rollback, undo};
-use crate::domain::deployment::{Cause, Failure, Step};
 
 /// Whether what could not be taken back is tried again as well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +35,14 @@ pub struct Recovered {
 pub fn recover(engine: &Engine, scope: Scope, stop: &Stop) -> Result<Recovered, StoreError> {
     let mut recovered = Recovered::default();
     for deployment in engine.store.unfinished(&engine.node)? {
+        // What was decided goes forward at the next start; begun now, it would be undone.
+        if stop.is_draining() {
+            break;
+        }
         if deployment.state == StateName::Stuck && scope == Scope::Running {
             continue;
         }
-        match recover_one(engine, &deployment, stop) {
+        match recover_one(engine, &deployment, scope, stop) {
             Ok(Found::Ended) => recovered.ended += 1,
             Ok(Found::Busy) if deployment.state == StateName::Stuck => recovered.postponed += 1,
             Ok(Found::Busy | Found::Nothing) => {}
@@ -74,13 +77,15 @@ enum RecoverError {
     Site(#[from] crate::site::SiteError),
 }
 
-fn recover_one(engine: &Engine, deployment: &Deployment, stop: &Stop) -> Result<Found, RecoverError> {
+fn recover_one(engine: &Engine, deployment: &Deployment, scope: Scope, stop: &Stop) -> Result<Found, RecoverError> {
     let Some(target) = engine.targets.get(&deployment.site) else {
-        log::warn!(
-            "a deployment of a site that is not configured any more is left as it is site={} deployment={}",
-            deployment.site,
-            deployment.id
-        );
+        if scope == Scope::RunningAndStuck {
+            log::warn!(
+                "a deployment of a site that is not configured any more is left as it is site={} deployment={}",
+                deployment.site,
+                deployment.id
+            );
+        }
         return Ok(Found::Nothing);
     };
     let Some(lock) = SiteLock::try_acquire(&target.disk)? else { return Ok(Found::Busy) };

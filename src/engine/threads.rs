@@ -2,36 +2,15 @@
 //!
 //! The queue is the store: nothing is kept in memory that a crash could lose. A wake-up is a hint, polling the truth.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::sys::bell::Bell;
 use crate::sys::stop::Stop;
 
 use super::recover::{Recovered, Scope, recover};
 use super::worker::{Engine, LEASE};
-
-/// A bell: whoever waits is woken when it rings, or after a while.
-#[derive(Debug, Default)]
-pub struct Bell {
-    rings: Mutex<u64>,
-    rang: Condvar,
-}
-
-impl Bell {
-    /// Wakes everybody who waits.
-    pub fn ring(&self) {
-        *self.rings.lock().unwrap_or_else(PoisonError::into_inner) += 1;
-        self.rang.notify_all();
-    }
-
-    /// Waits for a ring after `heard`, at most `limit`; gives back the last one.
-    pub fn wait(&self, heard: u64, limit: Duration) -> u64 {
-        let rings = self.rings.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.rang.wait_timeout_while(rings, limit, |rings| *rings == heard);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
-    }
-}
 
 /// The threads that do the work. Whoever starts them joins them.
 #[derive(Debug)]

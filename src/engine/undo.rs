@@ -11,7 +11,6 @@ use crate::hook;
 use crate::site::release::Release;
 use crate::site::{SiteError, current, release};
 use crate::sys::process;
-use crate::sys::stop::Stop;
 
 use super::run::{Run, Tree};
 
@@ -121,9 +120,8 @@ fn run_failure_hook(run: &mut Run<'_>) {
 
 fn start_failure_hook(run: &Run<'_>, file: &hook::HookFile, tree: Tree<'_>) {
     // What cancelled the deployment must not end the hook that tells of it, but a service that stops does not wait long.
-    let timeout = run.target.hook_timeout;
-    let limit = if run.stop.cancelled().is_some() { timeout.min(FAILURE_HOOK_WHILE_STOPPING) } else { timeout };
-    match run.run_hook(file, tree, limit, &Stop::new()) {
+    let stop = run.stop.delayed(FAILURE_HOOK_WHILE_STOPPING);
+    match run.run_hook(file, tree, run.target.hook_timeout, &stop) {
         Ok(hook::HookResult::Fine) => {}
         Ok(hook::HookResult::Failed(end)) => log::warn!("deploy.failure {end} deployment={}", run.deployment.id),
         Ok(hook::HookResult::Cancelled(reason)) => {

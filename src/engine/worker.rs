@@ -57,14 +57,18 @@ impl Engine {
         Ok(true)
     }
 
-    /// Where the site's work is done; or why it cannot be done here at all. None while somebody else works on the site.
+    /// Where the site's work is done; or why it cannot be done here at all. None while somebody else works on the site, and
+    /// while the disk does not even lock: a push waits for better times.
     fn place(&self, site: &SiteName) -> Option<Result<(&Target, SiteLock), String>> {
         let Some(target) = self.targets.get(site) else {
             return Some(Err(format!("site `{site}` is not configured on this node")));
         };
         match SiteLock::try_acquire(&target.disk) {
             Ok(lock) => lock.map(|lock| Ok((target, lock))),
-            Err(error) => Some(Err(error.to_string())),
+            Err(error) => {
+                log::error!("{error} site={site}");
+                None
+            }
         }
     }
 
@@ -82,11 +86,11 @@ impl Engine {
     ) -> Result<(), StoreError> {
         let Claim { deployment, token } = claim;
         log::info!(
-            "starts {} number {} site={} deployment={}",
+            "starts {} site={} deployment={} attempt={}",
             deployment.kind,
-            deployment.attempt,
             deployment.site,
-            deployment.id
+            deployment.id,
+            deployment.attempt
         );
         let mut journal = StoreJournal::claimed(self, deployment.id, token)?;
         let (target, lock) = match place {

@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
@@ -95,13 +95,14 @@ pub fn sync_file_system(path: &Path) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Writes a file whole or not at all: beside, synced, renamed, the directory synced. Survives a power cut when it returns.
-pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+/// Writes a file whole or not at all: beside, given to its owner, synced, renamed, the directory synced. Survives a power cut
+/// when it returns.
+pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::Error::new(ErrorKind::InvalidInput, "names no file"));
     };
     let temporary = directory.join(format!(".{}.{}", name.to_string_lossy(), unique()));
-    let written = write_new(&temporary, bytes, mode).and_then(|()| std::fs::rename(&temporary, path));
+    let written = write_new(&temporary, bytes, mode, owner).and_then(|()| std::fs::rename(&temporary, path));
     if let Err(error) = written {
         remove_file(&temporary)?;
         return Err(error);
@@ -109,8 +110,12 @@ pub fn write_atomic(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     sync_directory(directory)
 }
 
-fn write_new(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+fn write_new(path: &Path, bytes: &[u8], mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    // By the descriptor: in a directory that others can write, the name may mean something else a moment later.
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+    }
     file.set_permissions(std::fs::Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.sync_all()
@@ -181,6 +186,13 @@ pub fn may_write(directory: &Path, uid: u32, groups: &[u32]) -> io::Result<bool>
     Ok(found.is_dir() && (uid == 0 || (found.mode() >> shift) & 0o3 == 0o3))
 }
 
+/// Where a path really is: without links, also if its last parts are not there yet.
+pub fn real_path(path: &Path) -> PathBuf {
+    let found = path.ancestors().find_map(|ancestor| Some((ancestor, ancestor.canonicalize().ok()?)));
+    let Some((existing, real)) = found else { return path.to_owned() };
+    path.strip_prefix(existing).map_or_else(|_| path.to_owned(), |rest| real.join(rest))
+}
+
 /// Whether this process may make files in the directory, or make the directory itself if it is not there yet.
 pub fn is_writable(directory: &Path) -> io::Result<bool> {
     let existing = directory.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(directory);
@@ -220,16 +232,26 @@ pub struct LockFile {
 }
 
 impl LockFile {
-    /// Takes the lock, or gives back none if somebody else holds it. The file says who, for people.
+    /// Takes the lock, or gives back none if somebody else holds it.
     pub fn try_acquire(path: &Path) -> io::Result<Option<Self>> {
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(file) => {
-                file.set_len(0)?;
-                (&*file).write_all(format!("{}\n", std::process::id()).as_bytes())?;
-                Ok(Some(Self { _file: file }))
-            }
+            Ok(file) => Ok(Some(Self { _file: file })),
             Err((_, nix::Error::EWOULDBLOCK)) => Ok(None),
+            Err((_, error)) => Err(error.into()),
+        }
+    }
+
+    /// Whether somebody holds the lock. Those who ask do not exclude each other, but for a moment whoever wants to take it.
+    pub fn is_held(path: &Path) -> io::Result<bool> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(error),
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => Ok(false),
+            Err((_, nix::Error::EWOULDBLOCK)) => Ok(true),
             Err((_, error)) => Err(error.into()),
         }
     }
@@ -291,8 +313,8 @@ mod tests {
     fn a_file_is_replaced_whole_with_its_mode() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("record");
-        write_atomic(&path, b"one", 0o600).expect("a file");
-        write_atomic(&path, b"two", 0o640).expect("a file");
+        write_atomic(&path, b"one", 0o600, None).expect("a file");
+        write_atomic(&path, b"two", 0o640, None).expect("a file");
         assert_eq!(std::fs::read(&path).expect("a file"), b"two");
         assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o7777, 0o640);
         assert_eq!(names(directory.path()), ["record"]);

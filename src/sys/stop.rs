@@ -2,73 +2,71 @@
 //!
 //! Absent: signals and processes. Whoever catches a signal calls [`Stop::drain`]; whoever runs a child looks here.
 
-use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A shared request to stop. Clones are the same request; a [`Stop::child`] sees its parent's state and has its own.
-#[derive(Clone)]
-pub struct Stop(Arc<Node>);
+use super::bell::Bell;
 
-struct Node {
-    parent: Option<Stop>,
-    bell: Arc<Bell>,
+/// A shared request to stop. Clones are the same request.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    shared: Arc<Shared>,
+    /// How long after a cancellation this one counts as cancelled.
+    delay: Duration,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    bell: Bell,
     state: Mutex<State>,
 }
 
-/// One for a whole family, so that a wait on a child wakes for its parent too.
-#[derive(Default)]
-struct Bell {
-    changes: Mutex<u64>,
-    rung: Condvar,
-}
-
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct State {
     draining: bool,
-    cancelled: Option<String>,
+    cancelled: Option<(String, Instant)>,
 }
 
 impl Stop {
     /// Nobody has asked for anything yet.
     pub fn new() -> Self {
-        Self(Arc::new(Node { parent: None, bell: Arc::default(), state: Mutex::default() }))
+        Self::default()
     }
 
-    /// One that is stopped by its parent or alone: a deployment's, below the process's.
-    pub fn child(&self) -> Self {
-        let bell = Arc::clone(&self.0.bell);
-        Self(Arc::new(Node { parent: Some(self.clone()), bell, state: Mutex::default() }))
+    /// The same request for work that may go on for a while after a cancellation.
+    pub fn delayed(&self, by: Duration) -> Self {
+        Self { shared: Arc::clone(&self.shared), delay: self.delay + by }
     }
 
     /// Asks to begin nothing new.
     pub fn drain(&self) {
-        self.change(|state| state.draining = true);
+        self.state().draining = true;
+        self.shared.bell.ring();
     }
 
     /// Whether nothing new should begin.
     pub fn is_draining(&self) -> bool {
-        locked(&self.0.state).draining || self.0.parent.as_ref().is_some_and(Self::is_draining)
+        self.state().draining
     }
 
     /// Asks to end what runs. The first reason stays.
     pub fn cancel(&self, reason: &str) {
-        self.change(|state| {
-            state.cancelled.get_or_insert_with(|| reason.to_owned());
-        });
+        self.state().cancelled.get_or_insert_with(|| (reason.to_owned(), Instant::now()));
+        self.shared.bell.ring();
     }
 
     /// Why what runs should end, if it should.
     pub fn cancelled(&self) -> Option<String> {
-        let own = locked(&self.0.state).cancelled.clone();
-        own.or_else(|| self.0.parent.as_ref().and_then(Self::cancelled))
+        let state = self.state();
+        let (reason, since) = state.cancelled.as_ref()?;
+        (since.elapsed() >= self.delay).then(|| reason.clone())
     }
 
     /// Waits until something changes, at most this long. Returns at once when draining or cancelled; true if draining.
     pub fn wait(&self, limit: Duration) -> bool {
-        let before = *locked(&self.0.bell.changes);
+        let heard = self.shared.bell.rings();
         if !self.is_draining() && self.cancelled().is_none() {
-            self.wait_for_change(before, limit);
+            self.shared.bell.wait(heard, limit);
         }
         self.is_draining()
     }
@@ -77,47 +75,19 @@ impl Stop {
     pub fn pause(&self, time: Duration) -> bool {
         let start = Instant::now();
         loop {
-            let before = *locked(&self.0.bell.changes);
+            let heard = self.shared.bell.rings();
             if self.cancelled().is_some() {
                 return false;
             }
             let Some(left) = time.checked_sub(start.elapsed()).filter(|left| !left.is_zero()) else { return true };
-            self.wait_for_change(before, left);
+            self.shared.bell.wait(heard, left);
         }
     }
 
-    fn wait_for_change(&self, before: u64, limit: Duration) {
-        let changes = locked(&self.0.bell.changes);
-        // What the wait returns is looked up anew by the caller; a poisoned lock holds a number that is still right.
-        drop(self.0.bell.rung.wait_timeout_while(changes, limit, |changes| *changes == before));
+    /// No code under this lock can leave its value half-changed, so poison says nothing.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn change(&self, set: impl FnOnce(&mut State)) {
-        set(&mut locked(&self.0.state));
-        *locked(&self.0.bell.changes) += 1;
-        self.0.bell.rung.notify_all();
-    }
-}
-
-impl Default for Stop {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl fmt::Debug for Stop {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter
-            .debug_struct("Stop")
-            .field("draining", &self.is_draining())
-            .field("cancelled", &self.cancelled())
-            .finish()
-    }
-}
-
-/// No code under these locks can leave their values half-changed, so poison says nothing.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -127,31 +97,41 @@ mod tests {
     const LONG: Duration = Duration::from_secs(30);
 
     #[test]
-    fn a_child_sees_its_parent_and_not_the_other_way_round() {
-        let parent = Stop::new();
-        let (one, other) = (parent.child(), parent.child());
-        one.cancel("first");
-        one.cancel("second");
-        assert_eq!(one.cancelled().as_deref(), Some("first"));
-        assert_eq!((other.cancelled(), parent.cancelled()), (None, None));
-        parent.drain();
-        assert!(one.is_draining() && other.is_draining());
-        parent.cancel("all");
-        assert_eq!(other.cancelled().as_deref(), Some("all"));
-        assert_eq!(one.cancelled().as_deref(), Some("first"));
+    fn the_first_reason_stays_and_all_clones_hear_it() {
+        let stop = Stop::new();
+        let other = stop.clone();
+        stop.cancel("first");
+        other.cancel("second");
+        assert_eq!(other.cancelled().as_deref(), Some("first"));
+        assert!(!other.is_draining());
+        other.drain();
+        assert!(stop.is_draining());
     }
 
     #[test]
-    fn a_wait_ends_with_any_change_in_the_family() {
-        let parent = Stop::new();
-        let child = parent.child();
+    fn one_that_is_delayed_is_cancelled_later() {
+        let stop = Stop::new();
+        let (soon, late) = (stop.delayed(Duration::from_millis(20)), stop.delayed(LONG));
+        stop.cancel("enough");
+        assert!(stop.cancelled().is_some() && late.cancelled().is_none());
+        let started = Instant::now();
+        while soon.cancelled().is_none() {
+            assert!(started.elapsed() < LONG);
+            std::thread::yield_now();
+        }
+        assert!(started.elapsed() >= Duration::from_millis(15), "it had its time");
+    }
+
+    #[test]
+    fn a_wait_ends_with_any_change() {
+        let stop = Stop::new();
         let started = Instant::now();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| child.wait(LONG));
-            parent.drain();
+            let waiting = scope.spawn(|| stop.wait(LONG));
+            stop.drain();
             assert!(waiting.join().expect("the waiting thread"));
         });
-        assert!(child.wait(LONG));
+        assert!(stop.wait(LONG));
         assert!(started.elapsed() < LONG);
         assert!(!Stop::new().wait(Duration::from_millis(1)));
     }

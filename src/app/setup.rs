@@ -49,6 +49,7 @@ pub(super) fn check(
         Err(problems) => (Secrets::default(), problems),
     };
     problems.extend(check_key_files(config));
+    problems.extend(check_real_roots(config));
     let mut targets = BTreeMap::new();
     for (name, site) in &config.sites {
         match Lookup::new(config, name, site).target(&secrets) {
@@ -80,6 +81,21 @@ fn check_key_files(config: &Config) -> Vec<Problem> {
         {
             problems.push(config.problem(&key("known_hosts"), format!("cannot read `{}`: {error}", path.display())));
         }
+    }
+    problems
+}
+
+/// Two sites in one directory would flip the same link. Links can hide that from the configuration.
+fn check_real_roots(config: &Config) -> Vec<Problem> {
+    let mut taken = vec![("the state directory".to_owned(), fs::real_path(&config.state_dir))];
+    let mut problems = Vec::new();
+    for (name, site) in &config.sites {
+        let root = fs::real_path(&site.root);
+        if let Some((other, _)) = taken.iter().find(|(_, other)| root.starts_with(other) || other.starts_with(&root)) {
+            let message = format!("is really `{}`, and lies in {other} or around it", root.display());
+            problems.push(config.problem(&format!("sites.{}.root", quoted(name.as_str())), message));
+        }
+        taken.push((format!("the root of site `{name}`"), root));
     }
     problems
 }
@@ -148,6 +164,9 @@ impl<'a> Lookup<'a> {
             self.fail("env_file", reason);
         }
         let people = self.people();
+        if let Some(people) = &people {
+            self.refuse_open_to_hooks(&disk, people);
+        }
         let source = source(config, &site.repository, secrets);
         let (Some(people), Some(source), true) = (people, source, self.problems.is_empty()) else {
             return Err(self.problems);
@@ -206,6 +225,22 @@ impl<'a> Lookup<'a> {
         // Root drops to the user in every case: also to itself, without capabilities it has no need for.
         let identity = change.then(|| Identity { uid: account.uid, gid: account.gid, groups: groups.clone() });
         Some(People { ownership, account, identity, groups })
+    }
+
+    /// Root makes, renames and removes in these directories by name: a hook that could exchange what the names mean would do
+    /// it with root's rights.
+    fn refuse_open_to_hooks(&mut self, disk: &SiteDisk, people: &People) {
+        let People { ownership, account, groups, .. } = people;
+        if !ownership.change || account.uid == 0 {
+            return;
+        }
+        for path in [disk.root().to_owned(), disk.releases()] {
+            if fs::may_write(&path, account.uid, groups).unwrap_or(false) {
+                let (path, name) = (path.display(), &account.name);
+                let help = format!("help: chown root: {path} && chmod go-w {path}");
+                self.fail("root", format!("`{path}` can be written by `{name}`, whose hooks run there\n{help}"));
+            }
+        }
     }
 
     fn account(&mut self, key: &str, name: Option<&str>, default: &Account) -> Option<Account> {

@@ -183,8 +183,15 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
     let forge = read_forge(reader, table, url.as_ref());
     let secret = reader.required(table, "secret", SECRET);
     let secrets = secret.map(|field| read_secret_list(reader, field)).unwrap_or_default();
-    let ssh_key = table.take("ssh_key").and_then(|field| reader.path(&field));
-    let known_hosts = table.take("known_hosts").and_then(|field| reader.path(&field));
+    let is_ssh = url.as_ref().is_none_or(|url| url.scheme() == Scheme::Ssh);
+    let mut for_ssh = |key| {
+        let field = table.take(key)?;
+        if !is_ssh {
+            reader.fail(&field, "is for ssh URLs only: nothing else has a use for it");
+        }
+        reader.path(&field)
+    };
+    let (ssh_key, known_hosts) = (for_ssh("ssh_key"), for_ssh("known_hosts"));
     let token_field = table.take("token");
     let token = token_field.clone().and_then(|field| read_secret(reader, field));
     let url = url?;

@@ -66,7 +66,7 @@ impl Staging {
             fs::make_directory(parent, 0o700).map_err(SiteError::io("make", parent))?;
         }
         let text = serde_json::to_vec(&record).map_err(io::Error::from);
-        text.and_then(|text| fs::write_atomic(&self.record, &text, 0o600))
+        text.and_then(|text| fs::write_atomic(&self.record, &text, 0o600, None))
             .map_err(SiteError::io("write", &self.record))?;
         Ok(Release { id: self.id, path: self.path, record })
     }
@@ -147,7 +147,8 @@ pub fn list(disk: &SiteDisk) -> Result<Vec<Release>, SiteError> {
 }
 
 /// Removes a release, never the live one: it is moved aside, its record is removed, and then it is emptied. An absent one is
-/// fine. What cannot be emptied is no release any more, and is tried again at the next [`clean_up`].
+/// fine. Survives a power cut when it returns; what cannot be emptied is no release any more, and is tried again at the next
+/// [`clean_up`].
 pub fn discard(lock: &SiteLock, disk: &SiteDisk, id: &ReleaseId) -> Result<(), SiteError> {
     debug_assert_eq!(lock.site(), disk.site(), "the lock of another site");
     if current::live(disk)?.as_ref() == Some(id) {
@@ -158,9 +159,19 @@ pub fn discard(lock: &SiteLock, disk: &SiteDisk, id: &ReleaseId) -> Result<(), S
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(SiteError::io("move aside", &path)(error)),
         Ok(()) | Err(_) => {}
     }
+    sync(&disk.releases())?;
     let record = disk.record_path(id);
     fs::remove_file(&record).map_err(SiteError::io("remove", &record))?;
+    sync(&disk.records())?;
     empty_trash(disk)
+}
+
+/// Of a directory that is not there nothing can be lost.
+fn sync(directory: &Path) -> Result<(), SiteError> {
+    match fs::sync_directory(directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(SiteError::io("sync", directory)(error)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// Removes what a process that was killed has left half-done: links beside `current`, releases on their way out, records

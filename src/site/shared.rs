@@ -38,8 +38,8 @@ pub fn place_env(staging: &Staging, env_file: &Path, ownership: &Ownership) -> R
     let content = std::fs::read(env_file).map_err(SiteError::io("read", env_file))?;
     let path = staging.path().join(ENV);
     tree::remove(&path).map_err(SiteError::io("replace", &path))?;
-    fs::write_atomic(&path, &content, ENV_MODE).map_err(SiteError::io("write", &path))?;
-    ownership.give_to_hooks(&path)
+    let owner = ownership.change.then_some((ownership.run_as, ownership.group));
+    fs::write_atomic(&path, &content, ENV_MODE, owner).map_err(SiteError::io("write", &path))
 }
 
 /// Makes the directory in the storage, each new level like the storage itself; what is there stays, whatever it is.

@@ -197,8 +197,10 @@ pub fn run(file: &HookFile, scene: &Scene<'_>, run: &Run<'_>, log: &mut HookLog)
     };
     let end = started.follow(stop, &mut |bytes| log.write(bytes));
     let end = end.and_then(|end| log.finish().map(|()| end));
-    let end = end.map_err(|source| HookError::Io { op: "run hook", path: file.path.clone(), source })?;
-    Ok(result_of(end, limit))
+    Ok(match end {
+        Ok(end) => result_of(end, limit),
+        Err(error) => HookResult::Failed(HookEnd::Lost(error.to_string())),
+    })
 }
 
 fn result_of(end: End, limit: Duration) -> HookResult {

@@ -18,6 +18,7 @@ mod show;
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use chrono::Utc;
 use clap::{Parser, Subcommand};
@@ -29,6 +30,7 @@ use crate::domain::deployment::{DeploymentId, StateName};
 use crate::domain::name::{RepositoryName, SiteName};
 use crate::domain::release_id::ReleaseId;
 use crate::git;
+use crate::sys::signals::Signals;
 use crate::sys::{fs, host, user};
 
 /// git push, and the new version is live, atomically, or nothing has changed at all.
@@ -183,7 +185,25 @@ enum CliError {
     Interrupted(String),
     /// What was printed did not get out.
     #[error("cannot print: {0}")]
-    Output(#[from] io::Error),
+    Output(io::Error),
+    /// The machine refused something.
+    #[error("cannot {operation}: {source}")]
+    Machine {
+        /// What was tried.
+        operation: &'static str,
+        /// What the machine said.
+        source: io::Error,
+    },
+    /// The demo could not set its stage.
+    #[error(transparent)]
+    Stage(#[from] demo::StageError),
+}
+
+impl CliError {
+    /// Says what was tried, for a machine that said no.
+    fn machine(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Machine { operation, source }
+    }
 }
 
 /// What the exit codes mean, for `--help`.
@@ -199,6 +219,8 @@ fn exit_code(error: &CliError) -> u8 {
         CliError::App(AppError::Refused(_)) | CliError::Refused(_) => 4,
         CliError::App(AppError::Store(_) | AppError::Site(_) | AppError::Git(_) | AppError::Io { .. })
         | CliError::Unreachable(_)
+        | CliError::Machine { .. }
+        | CliError::Stage(_)
         | CliError::Output(_) => 5,
         CliError::Interrupted(_) => 130,
         CliError::Deployment { state, .. } => match state {
@@ -315,15 +337,31 @@ impl Shell {
 
     /// Prints data: as JSON, or as the text.
     fn print<T: Serialize>(&self, value: &T, text: impl FnOnce() -> String) -> Result<(), CliError> {
-        let mut out = io::stdout().lock();
-        if self.json {
-            serde_json::to_writer_pretty(&mut out, value).map_err(io::Error::from)?;
-            writeln!(out)?;
+        let text = if self.json {
+            serde_json::to_string_pretty(value)
+                .map(|text| text + "\n")
+                .map_err(|error| CliError::Output(error.into()))?
         } else {
-            out.write_all(text().as_bytes())?;
-        }
-        Ok(out.flush()?)
+            text()
+        };
+        print(text.as_bytes())
     }
+}
+
+/// Writes to the program or person that reads our output.
+fn print(bytes: &[u8]) -> Result<(), CliError> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes).and_then(|()| out.flush()).map_err(CliError::Output)
+}
+
+/// Keeps the signals that ask to stop, from before the first thread on.
+fn keep_signals() -> Result<Signals, CliError> {
+    Signals::keep().map_err(CliError::machine("keep signals"))
+}
+
+/// Waits for a signal, at most this long; its name if one came.
+fn wait_for_signal(signals: &Signals, limit: Duration) -> Result<Option<&'static str>, CliError> {
+    signals.wait(limit).map_err(CliError::machine("wait for signals"))
 }
 
 fn load(path: &Path) -> Result<Config, CliError> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use crate::app::orders::{Asker, Chunk};
 use crate::app::report::DeploymentReport;
 use crate::app::{self, App, Service};
+use crate::config::Config;
 use crate::domain::deployment::{DeploymentId, StateName};
 use crate::domain::name::SiteName;
 use crate::domain::push::RefName;
@@ -15,15 +16,16 @@ use crate::sys::signals::Signals;
 use crate::sys::stop::Stop;
 use crate::view::text::{self, LogText};
 
-use super::{CliError, Shell, asker_name, now, tell, variable};
+use super::{CliError, Shell, asker_name, keep_signals, now, tell, variable, wait_for_signal};
 
 pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wait: bool) -> Result<(), CliError> {
     let ref_name = wanted.map(parse_ref).transpose()?;
-    let signals = Signals::keep()?;
-    let app = shell.open()?;
+    let signals = keep_signals()?;
+    let config = shell.load()?;
     if !no_wait {
-        refuse_hopeless_work(&app, site)?;
+        refuse_hopeless_work(&config, site)?;
     }
+    let app = App::open(config)?;
     let asker = asker_name();
     let id = app.order_deploy(site, ref_name, Asker { name: &asker, now: now() })?;
     if no_wait {
@@ -36,9 +38,10 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
 }
 
 pub(super) fn rollback(shell: &Shell, site: &SiteName, to: Option<ReleaseId>, force: bool) -> Result<(), CliError> {
-    let signals = Signals::keep()?;
-    let app = shell.open()?;
-    refuse_hopeless_work(&app, site)?;
+    let signals = keep_signals()?;
+    let config = shell.load()?;
+    refuse_hopeless_work(&config, site)?;
+    let app = App::open(config)?;
     let asker = asker_name();
     let id = app.order_rollback(site, to, force, Asker { name: &asker, now: now() })?;
     see_through(shell, app, id, &signals)
@@ -57,11 +60,12 @@ pub(super) fn parse_ref(text: &str) -> Result<RefName, CliError> {
 }
 
 /// Without a server this process does the work. What it cannot do must not wait in the queue: the operator was told that it
-/// was refused, and a server would do it at some later time.
-fn refuse_hopeless_work(app: &App, site: &SiteName) -> Result<(), CliError> {
-    app.site(site)?;
-    if !app.server_runs()? {
-        app::check(&app.config, &variable)?;
+/// was refused, and a server would do it at some later time. Nothing is made before: root with a mistake in the
+/// configuration would leave a state directory of root's.
+fn refuse_hopeless_work(config: &Config, site: &SiteName) -> Result<(), CliError> {
+    app::site(config, site)?;
+    if !app::server_runs(config)? {
+        app::check(config, &variable)?;
     }
     Ok(())
 }
@@ -83,7 +87,7 @@ fn see_through(shell: &Shell, app: App, id: DeploymentId, signals: &Signals) -> 
 fn follow_server(app: &App, id: DeploymentId, signals: &Signals) -> Result<Deployment, CliError> {
     let (mut seen_alive, mut interrupted, mut log) = (Instant::now(), false, LogText::default());
     let ended = app.follow(id, &mut |chunk| tell_log(&mut log, chunk), &mut |time| {
-        interrupted = signals.wait(time)?.is_some();
+        interrupted = wait_for_signal(signals, time)?.is_some();
         if app.server_runs()? {
             seen_alive = Instant::now();
         }
@@ -104,21 +108,27 @@ fn work(service: &Service, id: DeploymentId, signals: &Signals) -> Result<(Deplo
     let (stop, mut interrupted, mut log) = (Stop::new(), false, LogText::default());
     let ended = std::thread::scope(|scope| {
         let mut worker = Some(scope.spawn(|| service.work_on(id, &stop)));
+        let mut left_alone = Instant::now();
         service.app.follow(id, &mut |chunk| tell_log(&mut log, chunk), &mut |time| {
-            if signals.wait(time)?.is_some() && !interrupted {
+            if wait_for_signal(signals, time)?.is_some() && !interrupted {
                 interrupted = true;
                 tell("interrupted: takes back what was done");
                 stop.drain();
                 stop.cancel("interrupted by the operator");
             }
-            match worker.take_if(|worker| worker.is_finished()) {
-                None => Ok(true),
-                // Without an error the deployment has ended, or a server that was started meanwhile has it.
-                Some(ended) => match ended.join() {
-                    Ok(worked) => worked.map(|()| true).map_err(CliError::App),
-                    Err(_) => Err(CliError::Untrue("the worker panicked; see the log above".into())),
-                },
+            if let Some(ended) = worker.take_if(|worker| worker.is_finished()) {
+                let worked = ended.join().map_err(|_| CliError::Unreachable(BUG.into()))?;
+                worked.map_err(CliError::App)?;
+                left_alone = Instant::now();
             }
+            // A worker that has ended without the deployment has left it to a server; if there is none, to nobody.
+            if worker.is_none() && service.app.server_runs()? {
+                left_alone = Instant::now();
+            }
+            if worker.is_none() && left_alone.elapsed() >= SERVER_RESTART {
+                return Err(CliError::Unreachable(BUG.into()));
+            }
+            Ok(true)
         })
     })?;
     Ok((ended, interrupted))
@@ -141,6 +151,10 @@ fn print_end(shell: &Shell, deployment: Deployment) -> Result<(), CliError> {
     // That nobody has read it does not make a failed deployment a good one.
     if went_well { printed } else { Err(CliError::Deployment { state, text }) }
 }
+
+/// What there is to say when the work has stopped by itself.
+const BUG: &str = "the deployment was given up because of a bug; see the log above\nhelp: the next command or server \
+takes back what it did";
 
 /// How long a server may be away, for its restart.
 const SERVER_RESTART: Duration = Duration::from_secs(10);

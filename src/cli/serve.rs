@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::app::{self, App, AppError, Service};
-use crate::engine::threads::{Bell, Workers};
+use crate::engine::threads::Workers;
 use crate::http::{Doors, Server};
+use crate::sys::bell::Bell;
 use crate::sys::fs::LockFile;
 use crate::sys::signals::Signals;
 use crate::sys::stop::Stop;
 
-use super::{CliError, Shell, variable};
+use super::{CliError, Shell, keep_signals, variable, wait_for_signal};
 
 /// Serves until it is asked to stop. Then nothing new begins, what runs has a while to end, and is undone after that.
 pub(super) fn serve(shell: &Shell) -> Result<(), CliError> {
@@ -21,13 +22,17 @@ pub(super) fn serve(shell: &Shell) -> Result<(), CliError> {
     // Before anything is made: root that tries it with a mistake would leave a state directory of root's.
     app::check(&config, &variable)?;
     // Before any thread is started, so that no thread but this one gets them.
-    let signals = Signals::keep()?;
+    let signals = keep_signals()?;
     let house = House::open(Service::new(App::open(config)?, &variable)?)?;
     notify(&[NotifyState::Ready, NotifyState::Status("serving")]);
-    let signal = house.wait(&signals)?;
-    log::info!("{signal}: begins nothing new, and waits for what runs");
+    let waited = house.wait(&signals);
+    match &waited {
+        Ok(signal) => log::info!("{signal}: begins nothing new, and waits for what runs"),
+        Err(error) => log::error!("{error}: begins nothing new, and waits for what runs"),
+    }
     notify(&[NotifyState::Stopping, NotifyState::Status("waits for running deployments")]);
-    house.close(&signals)
+    let closed = house.close(&signals);
+    waited.and(closed)
 }
 
 /// The service at work: its doors, its workers and its place.
@@ -48,9 +53,17 @@ impl House {
             .map_err(|error| CliError::Refused(format!("cannot listen on {address}: {error}")))?;
         let (stop, bell, engine) = (Stop::new(), service.bell.clone(), service.engine.clone());
         let count = service.app.config.workers;
-        let workers = Workers::start(&engine, count, &stop, &bell)?;
-        let doors = Doors { service: Arc::new(service), pulse: workers.pulse(), stop: stop.clone() };
-        let server = Server::start(listener, doors)?;
+        let workers = Workers::start(&engine, count, &stop, &bell).map_err(CliError::machine("start the workers"))?;
+        let doors = Doors::new(Arc::new(service), workers.pulse(), stop.clone());
+        let server = match Server::start(listener, doors) {
+            Ok(server) => server,
+            Err(error) => {
+                stop.drain();
+                bell.ring();
+                workers.join();
+                return Err(CliError::machine("start the HTTP server")(error));
+            }
+        };
         log::info!("listens on http://{} workers={count} node={}", server.address(), engine.node);
         Ok(Self { server, workers, stop, bell, _place: place })
     }
@@ -65,7 +78,7 @@ impl House {
         let pulse = self.workers.pulse();
         let interval = sd_notify::watchdog_enabled().map_or(IDLE, |limit| limit / 2);
         loop {
-            if let Some(signal) = signals.wait(interval)? {
+            if let Some(signal) = wait_for_signal(signals, interval)? {
                 return Ok(signal);
             }
             if !self.server.is_running() {
@@ -83,10 +96,11 @@ impl House {
         let Self { server, workers, stop, bell, _place } = self;
         stop.drain();
         bell.ring();
-        let ended = std::thread::Builder::new().name("end".into()).spawn(move || workers.join())?;
+        let ended = std::thread::Builder::new().name("end".into()).spawn(move || workers.join());
+        let ended = ended.map_err(CliError::machine("start a thread"))?;
         let deadline = Instant::now() + GRACE;
         while !ended.is_finished() {
-            let again = signals.wait(END_POLL)?;
+            let again = wait_for_signal(signals, END_POLL)?;
             if again.is_some() || Instant::now() >= deadline {
                 stop.cancel("the service stops");
             }
@@ -95,7 +109,7 @@ impl House {
         if ended.join().is_err() {
             log::error!("the thread that waited for the workers panicked");
         }
-        server.stop()?;
+        server.stop().map_err(CliError::machine("stop the HTTP server"))?;
         log::info!("stopped");
         Ok(())
     }

@@ -1,7 +1,5 @@
 //! `status`, `releases`, `deployments` and `log`: what is, and what was.
 
-use std::io::{self, Write};
-
 use serde::Serialize;
 
 use crate::app::App;
@@ -11,7 +9,7 @@ use crate::domain::deployment::DeploymentId;
 use crate::domain::name::SiteName;
 use crate::view::text::{self, LogText};
 
-use super::{CliError, Shell, now};
+use super::{CliError, Shell, now, print};
 
 pub(super) fn status(shell: &Shell, site: Option<&SiteName>) -> Result<(), CliError> {
     let app = shell.open()?;
@@ -60,9 +58,7 @@ pub(super) fn log(shell: &Shell, id: DeploymentId, follow: bool) -> Result<(), C
     let mut sink = |chunk: &Chunk| -> Result<(), CliError> {
         if !shell.json {
             // The log itself is the data here.
-            let mut out = io::stdout().lock();
-            out.write_all(&text.next(chunk))?;
-            return Ok(out.flush()?);
+            return print(&text.next(chunk));
         }
         if chunk.begins {
             files.push((chunk.name.clone(), Vec::new()));

@@ -163,6 +163,8 @@ pub enum HookEnd {
     TimeLimit(u64),
     /// It could not be started.
     NotStarted(String),
+    /// It was ended because its output could not be kept, or because the machine refused to follow it.
+    Lost(String),
 }
 
 impl fmt::Display for HookEnd {
@@ -172,6 +174,7 @@ impl fmt::Display for HookEnd {
             Self::Signal(number) => write!(formatter, "was ended by signal {number}"),
             Self::TimeLimit(seconds) => write!(formatter, "ran into its time limit of {seconds} s"),
             Self::NotStarted(reason) => write!(formatter, "could not be started: {reason}"),
+            Self::Lost(reason) => write!(formatter, "could not be followed to its end: {reason}"),
         }
     }
 }

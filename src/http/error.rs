@@ -3,6 +3,7 @@
 use std::fmt;
 
 use actix_web::body::BoxBody;
+use actix_web::error::BlockingError;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{ALLOW, RETRY_AFTER};
 use actix_web::{HttpRequest, HttpResponse, Responder, ResponseError};
@@ -41,6 +42,8 @@ pub(super) enum Rejection {
     StoreUnavailable,
     /// The service stops.
     Stopping,
+    /// All memory for bodies is in use.
+    Busy,
     /// A bug of ours.
     Internal,
 }
@@ -62,7 +65,7 @@ impl Rejection {
             Self::BrokenBody | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::Encoded | Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
-            Self::StoreUnavailable | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::StoreUnavailable | Self::Stopping | Self::Busy => StatusCode::SERVICE_UNAVAILABLE,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -76,7 +79,7 @@ impl Rejection {
             Self::BrokenBody | Self::Malformed(_) => "malformed",
             Self::Encoded | Self::MediaType => "unsupported",
             Self::Unauthorized => "unauthorized",
-            Self::StoreUnavailable | Self::Stopping => "unavailable",
+            Self::StoreUnavailable | Self::Stopping | Self::Busy => "unavailable",
             Self::Internal => "error",
         }
     }
@@ -94,8 +97,16 @@ impl Rejection {
             Self::MediaType => Some("the forge of this repository sends another content-type".into()),
             Self::StoreUnavailable => Some("the delivery could not be stored; send it again".into()),
             Self::Stopping => Some("the service stops; send it again".into()),
+            Self::Busy => Some("too many deliveries at once; send it again".into()),
             Self::Unauthorized | Self::Internal => None,
         }
+    }
+}
+
+impl From<BlockingError> for Rejection {
+    fn from(error: BlockingError) -> Self {
+        log::error!("a handler did not come to its end: {error}");
+        Self::Internal
     }
 }
 
@@ -127,7 +138,7 @@ impl ResponseError for Rejection {
             Self::WrongMethod { allowed } => {
                 response.insert_header((ALLOW, *allowed));
             }
-            Self::StoreUnavailable | Self::Stopping => {
+            Self::StoreUnavailable | Self::Stopping | Self::Busy => {
                 response.insert_header((RETRY_AFTER, RETRY_AFTER_SECS));
             }
             // What is left of the body is not read: the connection cannot go on.

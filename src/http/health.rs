@@ -12,7 +12,6 @@ pub(super) async fn alive() -> HttpResponse {
 
 /// A push could be taken and deployed now; which check says no, if one does.
 pub(super) async fn ready(doors: web::Data<Doors>) -> Result<HttpResponse, Rejection> {
-    let readiness = web::block(move || doors.service.readiness(&doors.pulse, &doors.stop)).await;
-    let readiness = readiness.map_err(|_| Rejection::Internal)?;
+    let readiness = web::block(move || doors.service.readiness(&doors.pulse, &doors.stop)).await?;
     Ok(HttpResponse::build(status_of_readiness(readiness.ready)).json(readiness))
 }

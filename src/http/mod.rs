@@ -21,6 +21,7 @@ use std::time::Duration;
 use actix_web::dev::ServerHandle;
 use actix_web::middleware::DefaultHeaders;
 use actix_web::{App, HttpServer, web};
+use tokio::sync::Semaphore;
 
 use crate::app::Service;
 use crate::engine::threads::Pulse;
@@ -37,6 +38,14 @@ pub struct Doors {
     pub pulse: Pulse,
     /// Whether the service stops.
     pub stop: Stop,
+    memory: Semaphore,
+}
+
+impl Doors {
+    /// Doors to this service.
+    pub fn new(service: Arc<Service>, pulse: Pulse, stop: Stop) -> Self {
+        Self { service, pulse, stop, memory: Semaphore::new(MOST_BODIES / MEMORY_UNIT) }
+    }
 }
 
 /// The server on its thread. Whoever starts it stops it.
@@ -105,7 +114,7 @@ fn build(listener: TcpListener, doors: Doors) -> io::Result<actix_web::dev::Serv
     };
     let server = HttpServer::new(factory)
         .workers(WORKERS)
-        .max_connections(MOST_CONNECTIONS)
+        .max_connections(MOST_CONNECTIONS / WORKERS)
         .client_request_timeout(HEAD_TIMEOUT)
         .shutdown_timeout(SHUTDOWN_SECS)
         .disable_signals()
@@ -124,8 +133,15 @@ fn readers(path: &str, route: actix_web::Route) -> actix_web::Resource {
 /// A webhook costs a signature and one transaction; more threads would only wait for the disk.
 const WORKERS: usize = 2;
 
-/// Each may hold a body up to the limit; forges use a handful, and a reverse proxy stands before us.
+/// Forges use a handful, and a reverse proxy stands before us.
 const MOST_CONNECTIONS: usize = 256;
+
+/// What all bodies together may take of the memory, in bytes: ten of the largest that GitHub sends. Whoever comes then is
+/// asked to come again.
+const MOST_BODIES: usize = 256 << 20;
+
+/// The step in which that memory is counted.
+const MEMORY_UNIT: usize = 1 << 10;
 
 /// How long a client may take to send its request line and headers.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,18 +1,20 @@
 //! `POST /hooks/{repository}`: the raw body under a limit and a deadline, then the use case, then its answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 use actix_web::rt::time::timeout;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
+use tokio::sync::SemaphorePermit;
 
 use crate::domain::forge::Forge;
 use crate::view::answer::Answer;
 use crate::webhook::{Request, accepts_media_type};
 
-use super::Doors;
 use super::error::{Rejection, status_of};
+use super::{Doors, MEMORY_UNIT};
 
 /// Takes a webhook. It is answered after everything that follows from it is on disk.
 pub(super) async fn receive(
@@ -26,10 +28,10 @@ pub(super) async fn receive(
     }
     let (repository, forge) = doors.service.repository(&name).ok_or(Rejection::UnknownRepository)?;
     check_head(request.headers(), forge)?;
-    let body = read_body(payload, request.headers(), doors.service.app.config.server.body_limit).await?;
+    let (body, _memory) = read_body(payload, request.headers(), &doors).await?;
     let request = Request { headers: plain(request.headers()), body };
-    let received = web::block(move || doors.service.receive(&repository, request)).await;
-    let receipt = received.map_err(|_| Rejection::Internal)??;
+    let service = Arc::clone(&doors.service);
+    let receipt = web::block(move || service.receive(&repository, request)).await??;
     Ok(HttpResponse::build(status_of(receipt.status)).json(Answer::of(&receipt)))
 }
 
@@ -45,24 +47,38 @@ fn check_head(headers: &HeaderMap, forge: Forge) -> Result<(), Rejection> {
 }
 
 /// The bytes as they were sent. A length that is too large is refused before any of it is read.
-async fn read_body(mut payload: web::Payload, headers: &HeaderMap, limit: usize) -> Result<Vec<u8>, Rejection> {
+/// What it takes of the memory for bodies is given back with the second value.
+async fn read_body<'a>(
+    mut payload: web::Payload,
+    headers: &HeaderMap,
+    doors: &'a Doors,
+) -> Result<(Vec<u8>, SemaphorePermit<'a>), Rejection> {
+    let limit = doors.service.app.config.server.body_limit;
     let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     if announced.is_some_and(|length| length > limit) {
         return Err(Rejection::TooLarge(limit));
     }
     let read = async {
         let mut body = Vec::new();
+        let mut memory = take_memory(doors, 0)?;
         while let Some(chunk) = payload.next().await {
             let chunk = chunk.map_err(|_| Rejection::BrokenBody)?;
             if body.len() + chunk.len() > limit {
                 return Err(Rejection::TooLarge(limit));
             }
+            let more = (body.len() + chunk.len()).div_ceil(MEMORY_UNIT) - memory.num_permits();
+            memory.merge(take_memory(doors, more)?);
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok((body, memory))
     };
     let deadline = BODY_DEADLINE + Duration::from_secs(announced.unwrap_or(limit) as u64 / SLOWEST_BYTES_PER_SEC);
     timeout(deadline, read).await.map_err(|_| Rejection::TooSlow)?
+}
+
+fn take_memory(doors: &Doors, units: usize) -> Result<SemaphorePermit<'_>, Rejection> {
+    let units = u32::try_from(units).map_err(|_| Rejection::Busy)?;
+    doors.memory.try_acquire_many(units).map_err(|_| Rejection::Busy)
 }
 
 fn plain(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {

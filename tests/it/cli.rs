@@ -199,11 +199,14 @@ fn the_configuration_can_be_named_by_a_variable() {
 #[test]
 fn check_names_every_mistake_with_its_place_and_serve_refuses_to_start_with_it() {
     let other = "[repositories.shop]\nurl = \"https://github.com/acme/shop\"\nsecret = { file = \"{house}/other\" }\n";
+    let other = other.to_owned();
     let weak = other.replace("other", "weak");
     let open = other.replace("other", "open");
     let same = other.replace("other", "secret");
     let twin = "[sites.twin]\nrepository = \"blog\"\nbranch = \"draft\"\nroot = \"{house}/root\"\n";
     let orphan = "[sites.orphan]\nrepository = \"wiki\"\nbranch = \"main\"\nroot = \"{house}/orphan\"\n";
+    let disguised = "[sites.twin]\nrepository = \"blog\"\nbranch = \"draft\"\nroot = \"{house}/link/root\"\n";
+    let keyed = other.clone() + "ssh_key = \"{house}/other\"\n";
     let with_more = |more| Setup { more, ..Setup::default() };
     let with_site = |site| Setup { site, ..Setup::default() };
     let user = "owner = \"no-such-user-here\"\nrun_as = \"no-such-user-here\"";
@@ -218,12 +221,15 @@ fn check_names_every_mistake_with_its_place_and_serve_refuses_to_start_with_it()
         (with_site("keeep = 3"), "sites.blog.keeep: ", "did you mean `keep`?"),
         (with_site("keep = 0"), "sites.blog.keep: ", "1 to 1000"),
         (with_site("env_file = \"{house}/none\""), "sites.blog.env_file: ", "cannot read"),
+        (with_more(disguised), "sites.twin.root: ", "lies in the root of site `blog`"),
+        (with_more(&keyed), "repositories.shop.ssh_key: ", "is for ssh URLs only"),
     ];
     for (setup, key, message) in &table {
         let house = House::new();
         house.write_secret("other", "another-good-secret-of-the-shop");
         house.write_secret("weak", "short");
         house.write_secret("open", "a-good-secret-that-everyone-knows");
+        std::os::unix::fs::symlink(house.path(), house.path().join("link")).expect("a link");
         let open = std::fs::Permissions::from_mode(0o604);
         std::fs::set_permissions(house.path().join("open"), open).expect("a mode");
         house.configure(setup);
@@ -643,4 +649,43 @@ fn a_secret_is_shown_by_the_command_that_is_for_it_and_by_no_other() {
         let found = bytes.windows(16).any(|window| window == &b"the-secret-of-the-hooks"[..16]);
         assert!(!found, "{} has a secret", path.display());
     }
+}
+
+#[test]
+fn commands_without_a_server_do_not_take_each_other_for_one() {
+    let house = House::new();
+    house.origin.commit(&[("index.html", "one")]);
+    let codes: Vec<_> = std::thread::scope(|scope| {
+        let running: Vec<_> = (0..8).map(|_| scope.spawn(|| house.deploy())).collect();
+        running.into_iter().map(|ran| ran.join().expect("a command")).map(|ran| (ran.code, ran.stderr)).collect()
+    });
+    // Each went live itself, or gave way to a later one.
+    assert!(codes.iter().all(|(code, _)| matches!(code, Some(0 | 4))), "{codes:?}");
+    assert!(house.states().iter().all(|state| matches!(state.as_str(), "succeeded" | "superseded")));
+}
+
+#[test]
+fn what_waited_under_another_host_name_is_deployed() {
+    let house = House::with(&Setup { more: "[node]\nname = \"before\"", ..Setup::default() });
+    house.origin.commit(&[("index.html", "one")]);
+    house.landfall(&["deploy", "blog", "--no-wait"]).expect(0);
+    house.configure(&Setup { more: "[node]\nname = \"after\"", ..Setup::default() });
+    let _daemon = house.serve();
+    assert_eq!(house.wait_for_end(1)["state"], "succeeded");
+}
+
+#[test]
+fn a_root_that_hooks_can_write_is_refused_with_how_to_mend_it() {
+    // Only root deploys for another user.
+    if !is_root() {
+        return;
+    }
+    let house = House::with(&Setup { site: "run_as = \"daemon\"", ..Setup::default() });
+    std::fs::create_dir(&house.root).expect("a directory");
+    std::os::unix::fs::chown(&house.root, Some(1), None).expect("an owner");
+    let refused = house.landfall(&["check"]).expect(2);
+    let help = format!("help: chown root: {0} && chmod go-w {0}", house.root.display());
+    assert!(refused.stderr.contains(&help), "{}", refused.stderr);
+    std::os::unix::fs::chown(&house.root, Some(0), None).expect("an owner");
+    house.landfall(&["check"]).expect(0);
 }

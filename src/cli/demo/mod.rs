@@ -5,8 +5,6 @@
 
 mod stage;
 
-use std::io::{self, Write};
-
 use crate::app::orders::Asker;
 use crate::app::{App, Service};
 use crate::domain::deployment::{DeploymentId, StateName};
@@ -15,28 +13,31 @@ use crate::store::Deployment;
 use crate::sys::signals::Signals;
 
 use super::serve::House;
-use super::{CliError, asker_name, now, variable};
+use super::{CliError, asker_name, keep_signals, now, print, variable, wait_for_signal};
 
 use stage::Stage;
+pub(super) use stage::StageError;
 
 pub(super) fn demo(once: bool) -> Result<(), CliError> {
-    let signals = Signals::keep()?;
+    let signals = keep_signals()?;
     let stage = Stage::set()?;
     let service = Service::new(App::open(stage.config()?)?, &variable)?;
+    let app = App::open(stage.config()?)?;
     let house = House::open(service)?;
-    let told =
-        Story { stage: &stage, app: App::open(stage.config()?)?, signals: &signals, url: house.url(), once }.tell();
-    if told.is_ok() && !once {
-        say(&format!(
-            "\nThe service goes on at {}. In another terminal:\n  export LANDFALL_CONFIG={}\n  landfall status; landfall \
-             deployments; landfall log 3; landfall deploy production\nPress Ctrl-C to end it and to remove everything.",
-            house.url(),
-            stage.config_path().display()
-        ))?;
-        house.wait(&signals)?;
-    }
-    house.close(&signals)?;
-    told
+    let story = Story { stage: &stage, app, signals: &signals, url: house.url(), once };
+    let told = story.tell().and_then(|()| if once { Ok(()) } else { stay(&stage, &house, &signals) });
+    let closed = house.close(&signals);
+    told.and(closed)
+}
+
+fn stay(stage: &Stage, house: &House, signals: &Signals) -> Result<(), CliError> {
+    say(&format!(
+        "\nThe service goes on at {}. In another terminal:\n  export LANDFALL_CONFIG={}\n  landfall status; landfall \
+         deployments; landfall log 3; landfall deploy production\nPress Ctrl-C to end it and to remove everything.",
+        house.url(),
+        stage.config_path().display()
+    ))?;
+    house.wait(signals).map(drop)
 }
 
 /// The story, chapter by chapter. Each ends with what has to be true now.
@@ -141,7 +142,7 @@ impl Story<'_> {
 
     fn wait_for(&self, id: DeploymentId) -> Result<Deployment, CliError> {
         let mut ignore = |_: &_| Ok(());
-        let ended = self.app.follow(id, &mut ignore, &mut |time| match self.signals.wait(time)? {
+        let ended = self.app.follow(id, &mut ignore, &mut |time| match wait_for_signal(self.signals, time)? {
             Some(_) => Err(CliError::Interrupted("the demo is not at its end".into())),
             None => Ok(true),
         })?;
@@ -170,7 +171,5 @@ fn title(text: &str) -> Result<(), CliError> {
 }
 
 fn say(text: &str) -> Result<(), CliError> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
+    print(format!("{text}\n").as_bytes())
 }

@@ -17,6 +17,11 @@ use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 use crate::webhook::{TestKind, TestMessage, compose};
 
+/// That the demo's own directory or git could not be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set the demo's stage: {0}")]
+pub(in crate::cli) struct StageError(#[from] io::Error);
+
 /// Removed with everything in it when it goes.
 pub(super) struct Stage {
     directory: TempDir,
@@ -25,7 +30,7 @@ pub(super) struct Stage {
 
 impl Stage {
     /// Makes the repository, the hooks and the configuration.
-    pub(super) fn set() -> Result<Self, CliError> {
+    pub(super) fn set() -> Result<Self, StageError> {
         let directory = tempfile::Builder::new().prefix("landfall-demo-").tempdir()?;
         let secret = hex::encode(random()?);
         let stage = Self { directory, secret: Secret::new(secret.clone().into_bytes()) };
@@ -78,23 +83,23 @@ impl Stage {
     }
 
     /// Commits a version of the page and pushes it; gives back the commit.
-    pub(super) fn push_version(&self, version: &str) -> Result<String, CliError> {
+    pub(super) fn push_version(&self, version: &str) -> Result<String, StageError> {
         let page = format!("<!doctype html>\n<title>blog</title>\n<p>This is version {version}.</p>\n");
         fs::write(self.work().join("index.html"), page)?;
         self.push()
     }
 
     /// The same with a mistake that only the hook finds.
-    pub(super) fn push_broken_version(&self) -> Result<String, CliError> {
+    pub(super) fn push_broken_version(&self) -> Result<String, StageError> {
         fs::write(self.work().join("index.html"), "<p>This page is broken\n")?;
         self.push()
     }
 
-    fn push(&self) -> Result<String, CliError> {
+    fn push(&self) -> Result<String, StageError> {
         git(&self.work(), &["add", "--all"])?;
         git(&self.work(), &["commit", "--quiet", "--message", "a change"])?;
         git(&self.work(), &["push", "--quiet", &self.origin().to_string_lossy(), "HEAD:refs/heads/main"])?;
-        git(&self.work(), &["rev-parse", "HEAD"])
+        Ok(git(&self.work(), &["rev-parse", "HEAD"])?)
     }
 
     /// Sends the webhook that GitHub would send for this push.
@@ -108,32 +113,33 @@ impl Stage {
     }
 
     /// The text of the link.
-    pub(super) fn current(&self) -> io::Result<PathBuf> {
-        fs::read_link(self.root().join("current"))
+    pub(super) fn current(&self) -> Result<PathBuf, StageError> {
+        Ok(fs::read_link(self.root().join("current"))?)
     }
 
     /// What a visitor sees.
-    pub(super) fn page(&self) -> io::Result<String> {
-        fs::read_to_string(self.root().join("current/index.html"))
+    pub(super) fn page(&self) -> Result<String, StageError> {
+        Ok(fs::read_to_string(self.root().join("current/index.html"))?)
     }
 
     /// Whether the live release has what its hook makes.
-    pub(super) fn is_built(&self) -> io::Result<bool> {
-        self.root().join("current/built.txt").try_exists()
+    pub(super) fn is_built(&self) -> Result<bool, StageError> {
+        Ok(self.root().join("current/built.txt").try_exists()?)
     }
 
-    pub(super) fn releases(&self) -> io::Result<Vec<PathBuf>> {
-        fs::read_dir(self.root().join("release"))?.map(|entry| Ok(entry?.path())).collect()
+    pub(super) fn releases(&self) -> Result<Vec<PathBuf>, StageError> {
+        let paths: io::Result<_> = fs::read_dir(self.root().join("release"))?.map(|entry| Ok(entry?.path())).collect();
+        Ok(paths?)
     }
 
     /// What `deploy.failure` has written, a line for each run.
-    pub(super) fn failures(&self) -> io::Result<String> {
-        fs::read_to_string(self.root().join("storage/failures.txt"))
+    pub(super) fn failures(&self) -> Result<String, StageError> {
+        Ok(fs::read_to_string(self.root().join("storage/failures.txt"))?)
     }
 }
 
 /// Git with nothing of this machine's configuration.
-fn git(directory: &Path, args: &[&str]) -> Result<String, CliError> {
+fn git(directory: &Path, args: &[&str]) -> io::Result<String> {
     let ran = Command::new("git")
         .args(args)
         .current_dir(directory)
@@ -143,10 +149,10 @@ fn git(directory: &Path, args: &[&str]) -> Result<String, CliError> {
         .envs([("GIT_AUTHOR_NAME", "demo"), ("GIT_AUTHOR_EMAIL", "demo@example.com")])
         .envs([("GIT_COMMITTER_NAME", "demo"), ("GIT_COMMITTER_EMAIL", "demo@example.com")])
         .output()
-        .map_err(|error| CliError::Usage(format!("cannot run git, which the demo needs: {error}")))?;
+        .map_err(|error| io::Error::new(error.kind(), format!("cannot run git, which the demo needs: {error}")))?;
     if !ran.status.success() {
         let text = String::from_utf8_lossy(&ran.stderr);
-        return Err(CliError::Untrue(format!("git {}: {}", args.join(" "), text.trim_end())));
+        return Err(io::Error::other(format!("git {}: {}", args.join(" "), text.trim_end())));
     }
     Ok(String::from_utf8_lossy(&ran.stdout).trim_end().to_owned())
 }

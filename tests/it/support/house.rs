@@ -290,8 +290,9 @@ impl Drop for House {
         if std::thread::panicking() {
             // The story failed, maybe with a hook that waits for ever: nobody else would end it.
             for pid in processes_with(&cookie(&self.root)) {
-                // It may be gone by now.
-                drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+                if kill(Pid::from_raw(pid), Signal::SIGKILL).is_err() {
+                    // It is gone by now.
+                }
             }
         } else if !self.unclean {
             self.check();

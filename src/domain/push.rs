@@ -44,7 +44,7 @@ impl RefName {
     }
 
     /// The tag, if the ref is one.
-    pub fn tag(&self) -> Option<&str> {
+    fn tag(&self) -> Option<&str> {
         self.0.strip_prefix(TAGS)
     }
 

@@ -67,11 +67,6 @@ impl ReleaseId {
     pub fn as_str(&self) -> &str {
         &self.text
     }
-
-    /// The time in the name.
-    pub fn made_at(&self) -> DateTime<Utc> {
-        self.made_at
-    }
 }
 
 impl Ord for ReleaseId {

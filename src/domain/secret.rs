@@ -67,7 +67,7 @@ impl fmt::Debug for Secret {
 }
 
 /// Shorter ones can be guessed; GitHub and GitLab suggest far longer ones.
-pub const SHORTEST_SECRET: usize = 16;
+const SHORTEST_SECRET: usize = 16;
 
 /// Words found in manuals and examples.
 const PLACEHOLDERS: [&str; 8] =

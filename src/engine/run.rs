@@ -8,7 +8,7 @@ use crate::domain::deployment::{Cause, Entry, Failure, HookEnd, Step, Undo};
 use crate::domain::hook_name::HookName;
 use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
-use crate::hook::{self, HookLog, HookResult, Scene};
+use crate::hook::{self, DeploymentLog, HookResult, Scene};
 use crate::site::current;
 use crate::site::lock::SiteLock;
 use crate::site::release::{self, Release};
@@ -132,9 +132,9 @@ impl Run<'_> {
         }
     }
 
-    fn open_log(&self, name: &str) -> Result<HookLog, hook::HookError> {
+    fn open_log(&self, name: &str) -> Result<DeploymentLog, hook::HookError> {
         let secrets: Vec<&[u8]> = self.target.secrets.iter().map(|(_, secret)| secret.expose()).collect();
-        HookLog::create(&self.log_directory(), name, &secrets, hook::LOG_LIMIT)
+        DeploymentLog::create(&self.log_directory(), name, &secrets, hook::LOG_LIMIT)
     }
 
     /// Runs a hook of the tree, if it has it. A failure counts unless the site allows it.

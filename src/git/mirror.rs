@@ -1,16 +1,15 @@
 //! The bare local copy of a repository, shared by its sites. Only Landfall writes it; it can be deleted at any time.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use git2::{AutotagOption, Direction, FetchOptions, Oid, Repository};
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::domain::push::RefName;
 use crate::domain::revision::Revision;
+use crate::sys::fs::{self, LockFile};
+use crate::sys::tree;
 
 use super::remote::{Session, find};
 use super::{GitError, Remote, is_damage, local_ref};
@@ -44,10 +43,7 @@ impl Mirror {
 
     fn create(path: &Path) -> Result<Self, GitError> {
         let mirror_error = |source: io::Error| GitError::Mirror { path: path.to_owned(), source };
-        if path.exists() {
-            std::fs::remove_dir_all(path).map_err(mirror_error)?;
-        }
-        std::fs::DirBuilder::new().mode(0o700).create(path).map_err(mirror_error)?;
+        tree::remove(path).and_then(|()| fs::make_directory(path, MIRROR_MODE)).map_err(mirror_error)?;
         let repository = Repository::init_bare(path).map_err(GitError::git("make a mirror"))?;
         Ok(Self { repository, path: path.to_owned() })
     }
@@ -82,8 +78,7 @@ impl Mirror {
         }
         log::warn!("mirror `{}` is damaged and removed: {}", self.path.display(), error.message());
         let removed = lock(&self.path, &|| false).and_then(|_lock| {
-            let removed = std::fs::remove_dir_all(&self.path);
-            removed.map_err(|source| GitError::Mirror { path: self.path.clone(), source })
+            tree::remove(&self.path).map_err(|source| GitError::Mirror { path: self.path.clone(), source })
         });
         if let Err(error) = removed {
             log::error!("{error}");
@@ -161,22 +156,20 @@ fn open(path: &Path) -> Result<Repository, git2::Error> {
 
 /// Two deployments may want the same mirror; a fetch is short, so the second waits. What a killed writer has left locked is
 /// free for whoever holds this.
-fn lock(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<Flock<File>, GitError> {
+fn lock(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<LockFile, GitError> {
     let mirror_error = |source: io::Error| GitError::Mirror { path: path.to_owned(), source };
     if let Some(parent) = path.parent() {
-        std::fs::create_dir_all(parent).map_err(mirror_error)?;
+        fs::make_directory(parent, MIRROR_MODE).map_err(mirror_error)?;
     }
     let name = path.with_extension("lock");
     loop {
-        let file = File::options().write(true).create(true).truncate(false).open(&name).map_err(mirror_error)?;
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => {
+        match LockFile::try_acquire(&name).map_err(mirror_error)? {
+            Some(lock) => {
                 remove_leftovers(path).map_err(mirror_error)?;
                 return Ok(lock);
             }
-            Err((_, nix::Error::EWOULDBLOCK)) if cancelled() => return Err(GitError::Cancelled),
-            Err((_, nix::Error::EWOULDBLOCK)) => std::thread::sleep(LOCK_POLL),
-            Err((_, error)) => return Err(mirror_error(error.into())),
+            None if cancelled() => return Err(GitError::Cancelled),
+            None => std::thread::sleep(LOCK_POLL),
         }
     }
 }
@@ -185,26 +178,19 @@ fn lock(path: &Path, cancelled: &dyn Fn() -> bool) -> Result<Flock<File>, GitErr
 fn remove_leftovers(path: &Path) -> io::Result<()> {
     let is_lock = |name: &str| name.ends_with(".lock");
     let is_half_pack = |name: &str| name.starts_with("pack_git2_") || name.starts_with("tmp_");
-    remove_files(path, is_lock)?;
-    remove_files(&path.join("refs/landfall"), is_lock)?;
-    remove_files(&path.join("objects/pack"), is_half_pack)
-}
-
-fn remove_files(directory: &Path, is_left: impl Fn(&str) -> bool) -> io::Result<()> {
-    let entries = match std::fs::read_dir(directory) {
-        Ok(entries) => entries,
-        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        if entry.file_name().to_str().is_some_and(&is_left) && entry.file_type()?.is_file() {
-            log::warn!("removes `{}`, which a killed process has left", entry.path().display());
-            std::fs::remove_file(entry.path())?;
-        }
+    let left = [
+        fs::sweep(path, is_lock)?,
+        fs::sweep(&path.join("refs/landfall"), is_lock)?,
+        fs::sweep(&path.join("objects/pack"), is_half_pack)?,
+    ];
+    for path in left.concat() {
+        log::warn!("removed `{}`, which a killed process had left", path.display());
     }
     Ok(())
 }
+
+/// For Landfall alone: a mirror may hold what its server shows to nobody else.
+const MIRROR_MODE: u32 = 0o700;
 
 /// How often a lock that another fetch holds is asked for.
 const LOCK_POLL: Duration = Duration::from_millis(20);

@@ -241,11 +241,6 @@ impl Store {
         read!(self, queue::unfinished(node))
     }
 
-    /// How many deployments of a node wait.
-    pub fn waiting(&self, node: &NodeName) -> Result<i64, StoreError> {
-        read!(self, queue::waiting(node))
-    }
-
     /// The newest name a release of the site ever had on the node, also if it failed or is gone.
     pub fn newest_release(&self, site: &SiteName, node: &NodeName) -> Result<Option<ReleaseId>, StoreError> {
         read!(self, site::newest_release(site, node))

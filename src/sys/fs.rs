@@ -129,6 +129,24 @@ pub fn remove_file(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Removes the files of a directory whose names are picked, and gives them back; a directory that is not there has none.
+pub fn sweep(directory: &Path, is_picked: impl Fn(&str) -> bool) -> io::Result<Vec<PathBuf>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut removed = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(&is_picked) && entry.file_type()?.is_file() {
+            std::fs::remove_file(entry.path())?;
+            removed.push(entry.path());
+        }
+    }
+    Ok(removed)
+}
+
 /// Makes a directory with its parents. A new one gets exactly this mode, whatever the umask; one that is there stays.
 pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists()) {

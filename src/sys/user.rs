@@ -55,11 +55,6 @@ pub fn group_id(name: &str) -> io::Result<Option<u32>> {
     Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
 }
 
-/// Looks a group up by number.
-pub fn group_name(gid: u32) -> io::Result<Option<String>> {
-    Ok(Group::from_gid(Gid::from_raw(gid))?.map(|group| group.name))
-}
-
 /// Every group the user is in, the primary one too.
 pub fn groups_of(account: &Account) -> io::Result<Vec<u32>> {
     let name = CString::new(account.name.as_str())?;

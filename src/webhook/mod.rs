@@ -192,18 +192,6 @@ pub fn accepts_media_type(forge: Forge, content_type: Option<&str>) -> bool {
     }
 }
 
-impl Verified {
-    /// Who sent it.
-    pub fn forge(&self) -> Forge {
-        self.forge
-    }
-
-    /// The raw body, to be kept with the delivery.
-    pub fn body(&self) -> &[u8] {
-        &self.request.body
-    }
-}
-
 impl Request {
     /// The value of a header that may be sent once.
     fn header(&self, name: &'static str) -> Result<Option<&[u8]>, Twice> {
@@ -343,7 +331,7 @@ mod tests {
                 let Event::Push(push) = parsed.event else { panic!("{parsed:?}") };
                 assert_eq!((parsed.key.as_str(), push.repository.as_str()), ("test-1", "acme/blog"));
                 assert_eq!((push.ref_name, push.before, push.after), (ref_name, before, Some(after)));
-                assert_eq!(parsed.digest, signature::digest(verified.body()));
+                assert_eq!(parsed.digest, signature::digest(&verified.request.body));
             }
             let message = TestMessage { key: "test-2", repository: "acme/blog", kind: TestKind::Ping };
             let verified = authenticate(forge, compose(forge, &secret, &message, now()), &[secret], now()).unwrap();
@@ -398,7 +386,7 @@ mod tests {
             let other = if forge == Forge::Github { Forge::Gitlab } else { Forge::Github };
             assert!(authenticate(other, request.clone(), std::slice::from_ref(&secret), now()).is_err());
             let rotating = [empty, Secret::new(b"another secret".to_vec()), secret];
-            assert_eq!(authenticate(forge, request, &rotating, now()).unwrap().forge(), forge);
+            assert_eq!(authenticate(forge, request, &rotating, now()).unwrap().forge, forge);
         }
         let unusable = Secret::new(b"whsec_***".to_vec());
         let request = compose(Forge::Gitlab, &unusable, &message, now());

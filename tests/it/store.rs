@@ -101,7 +101,7 @@ fn a_push_is_queued_and_answered_with_its_number(store: &Fresh) {
     assert_eq!((row.site, row.node, row.kind, row.trigger), (name("blog"), web1(), Kind::Deploy, Trigger::Push));
     assert_eq!((row.ref_name, row.before, row.after), (Some(branch()), Some(commit('0', '1')), Some(commit('a', 'a'))));
     assert_eq!((row.delivery, row.queued_at, row.attempt), (Some(key("d1")), at(0), 1));
-    assert_eq!(store.waiting(&web1()).expect("an answer"), 1);
+    assert_eq!(waiting(store, &web1()), 1);
     assert_eq!(store.deployment(DeploymentId(99)).expect("an answer"), None);
 }
 
@@ -132,14 +132,14 @@ fn a_delivery_for_no_site_is_kept_and_queues_nothing(store: &Fresh) {
             .expect("an answer");
         assert_eq!((accepted.delivery, accepted.sites.len()), (number as i64 + 1, 0));
     }
-    assert_eq!(store.waiting(&web1()).expect("an answer"), 0);
+    assert_eq!(waiting(store, &web1()), 0);
 }
 
 fn a_delivery_that_cannot_be_stored_queues_nothing(store: &Fresh) {
     store.execute("ALTER TABLE delivery_site RENAME TO gone");
     let refused = store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0));
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
-    assert_eq!(store.waiting(&web1()).expect("an answer"), 0);
+    assert_eq!(waiting(store, &web1()), 0);
     store.execute("ALTER TABLE gone RENAME TO delivery_site");
     let accepted =
         store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0)).expect("an answer");
@@ -224,7 +224,7 @@ fn of_three_pushes_during_a_deployment_the_last_one_waits(store: &Fresh) {
     push(store, "blog", "d0", 'a');
     let running = claim(store, "w");
     let last = ['b', 'c', 'd'].map(|digit| number(&push(store, "blog", &digit.to_string(), digit)))[2];
-    assert_eq!(store.waiting(&web1()).expect("an answer"), 1);
+    assert_eq!(waiting(store, &web1()), 1);
     finish(store, &running, &Outcome::Live);
     assert_eq!(claim(store, "w").deployment.id, last);
 }
@@ -254,7 +254,7 @@ fn many_claimers_never_run_two_of_a_site_and_none_twice(store: &Fresh) {
         loop {
             let none_comes = *pushers.lock().expect("a lock") == 0;
             let Some(claim) = claim_oldest(store, &web1(), owner, Utc::now()) else {
-                if none_comes && store.waiting(&web1()).expect("an answer") == 0 {
+                if none_comes && waiting(store, &web1()) == 0 {
                     return;
                 }
                 assert!(Instant::now() < deadline, "the queue is never empty");
@@ -309,7 +309,7 @@ fn a_node_claims_only_what_is_its_own(store: &Fresh) {
     push(store, "blog", "d1", 'a');
     let other = NodeName::parse("web2").expect("a name");
     assert!(claim_oldest(store, &other, "w", at(1)).is_none());
-    assert_eq!(store.waiting(&other).expect("an answer"), 0);
+    assert_eq!(waiting(store, &other), 0);
     claim(store, "w");
     assert!(store.unfinished(&other).expect("an answer").is_empty());
 }
@@ -731,7 +731,7 @@ fn a_store_that_cannot_be_written_says_so(store: &Fresh) {
     let answer = store.check_writable();
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
     assert!(store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0)).is_err());
-    assert_eq!(store.waiting(&web1()).expect("a store that can be read"), 0);
+    assert_eq!(waiting(store, &web1()), 0);
 }
 
 // --- What is true of one database only ------------------------------------------------------------------------------
@@ -883,6 +883,12 @@ fn roll_back(store: &Store, site: &str, reason: &str) {
     store.enqueue(&order(site, Kind::Rollback), at(0)).expect("a number");
     let follow_up = FollowUp { hold: Some(hold(reason)), bad_release: Some(release(1)), retry: None };
     finish_with(store, &claim(store, "w"), &Outcome::Live, &follow_up);
+}
+
+/// How many deployments of a node wait.
+fn waiting(store: &Store, node: &NodeName) -> usize {
+    let all = store.deployments(&DeploymentFilter { site: None, limit: 10_000 }).expect("an answer");
+    all.iter().filter(|found| found.node == *node && found.state == StateName::Queued).count()
 }
 
 fn state_of(store: &Store, id: DeploymentId) -> StateName {

@@ -64,21 +64,13 @@ const LAWS: &[Law] = &[
     Law {
         says: "system calls are only in sys/, site/ and git/checkout.rs",
         find: |source| outside(source, &["sys/", "site/", "git/checkout.rs"], &["nix", "libc", "unsafe"]),
-        except: &[
-            ("git/mirror.rs", "nix", "it locks the mirror by flock(2), as a hand of its own"),
-            ("git/mod.rs", "unsafe", "libgit2's process-wide options are unsafe to set"),
-        ],
+        except: &[("git/mod.rs", "unsafe", "libgit2's process-wide options are unsafe to set")],
         broken_by: &[("engine/undo.rs", "nix::sys::signal::kill(pid, None)"), ("hook.rs", "unsafe { libc::fork() }")],
     },
     Law {
         says: "files are written only in sys/, site/ and git/checkout.rs",
         find: writes_files,
         except: &[
-            ("git/mirror.rs", "DirBuilder", "a mirror is git's to lay out, and its own to make"),
-            ("git/mirror.rs", "create_dir_all", "the same"),
-            ("git/mirror.rs", "remove_dir_all", "a damaged mirror is made anew"),
-            ("git/mirror.rs", "remove_file", "what a killed fetch left goes"),
-            ("git/mirror.rs", "File::options", "the lock of the mirror"),
             ("cli/demo/stage.rs", "fs::write", "the demo plays the developer and the operator"),
             ("cli/demo/stage.rs", "fs::set_permissions", "the same"),
             ("cli/demo/stage.rs", "create_dir_all", "the same"),

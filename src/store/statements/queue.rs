@@ -450,11 +450,3 @@ pub(in crate::store) async fn unfinished(
     .await?;
     all(rows)
 }
-
-pub(in crate::store) async fn waiting(connection: &mut Connection, node: &NodeName) -> Result<i64, StoreError> {
-    let (count,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM deployment WHERE node = $1 AND state = 'queued'")
-        .bind(node.as_str())
-        .fetch_one(&mut *connection)
-        .await?;
-    Ok(count)
-}

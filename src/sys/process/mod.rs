@@ -9,14 +9,21 @@
 //!   (`setsid`, a double fork). Such a process counts only if it has no foreign parent: `pm2` and its like start
 //!   programs with their client's environment, and those belong to the daemon, not to the hook that asked for them.
 //!
+//! ```text
+//! mod   starts a child, follows it to its end, presses it to end     family   who belongs to it, and signals
+//! entry between fork and exec: session, identity, privileges
+//! ```
+//!
 //! Absent: `PR_SET_PDEATHSIG` (it fires when the thread that forked ends), any shell, any inherited environment.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod entry;
+mod family;
+
+use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{Command, ExitStatus, Stdio};
@@ -25,9 +32,11 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use nix::unistd::{Gid, Uid};
 
 use super::stop::Stop;
+
+use entry::Entry;
+use family::{Family, Process, open_pidfd};
 
 /// What to run, and how.
 #[derive(Debug)]
@@ -74,12 +83,6 @@ pub enum End {
     TimeLimit,
     /// It was ended because its `Stop` was cancelled, for this reason.
     Cancelled(String),
-}
-
-/// Runs a child to its end. An error means that it could not be started, or that its output could not be taken; afterwards
-/// nothing that it started lives.
-pub fn run(spec: &Spec<'_>, stop: &Stop, output: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<End> {
-    start(spec)?.follow(stop, output)
 }
 
 /// Starts a child. An error here means that nothing of it ever ran.
@@ -147,7 +150,8 @@ pub struct Started<'a> {
 }
 
 impl Started<'_> {
-    /// Takes the child's output until it ended and everything it started is gone.
+    /// Takes the child's output until it ended and everything it started is gone. An error means that its output could not be
+    /// taken, or that it does not end; nothing that it started lives then either, as far as it can be killed.
     pub fn follow(mut self, stop: &Stop, output: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<End> {
         let mut failed = None;
         let mut take = |bytes: &[u8]| {
@@ -306,183 +310,6 @@ impl Phase {
     }
 }
 
-/// The processes that belong to a child or to a cookie.
-#[derive(Debug)]
-struct Family<'a> {
-    /// The main process: leader of its session and group, and not reaped yet.
-    leader: Option<i32>,
-    cookie: &'a [String],
-    /// Everyone seen so far by start time: a member stays one when its parent dies.
-    known: BTreeMap<i32, u64>,
-}
-
-impl Family<'_> {
-    /// The members that live now.
-    fn living(&mut self) -> io::Result<Vec<Process>> {
-        let all = processes()?;
-        let own = std::process::id().cast_signed();
-        let adopters = adopters(&all, own);
-        let mut members: BTreeSet<i32> =
-            all.iter().filter(|process| self.is_root(process, &adopters)).map(|process| process.pid).collect();
-        while let Some(next) = all.iter().find(|one| members.contains(&one.parent) && !members.contains(&one.pid)) {
-            members.insert(next.pid);
-        }
-        members.remove(&own);
-        let living: Vec<_> = all.into_iter().filter(|process| members.contains(&process.pid)).collect();
-        self.known.extend(living.iter().map(|process| (process.pid, process.started)));
-        Ok(living)
-    }
-
-    /// Whether it is a member for its own sake, not for its parent's.
-    fn is_root(&self, process: &Process, adopters: &BTreeSet<i32>) -> bool {
-        self.leader.is_some_and(|leader| process.group == leader || process.session == leader)
-            || self.known.get(&process.pid) == Some(&process.started)
-            || adopters.contains(&process.parent) && carries(process.pid, self.cookie)
-    }
-
-    /// Sends a signal to each once: the group in one go, as a fork could otherwise slip through, the others one by one.
-    fn signal(&self, living: &[Process], signal: i32) {
-        if let Some(leader) = self.leader {
-            send(leader, signal, Target::Group);
-        }
-        for process in living.iter().filter(|process| Some(process.group) != self.leader) {
-            signal_one(process, signal);
-        }
-    }
-}
-
-/// Who becomes the parent of an orphan: the init process, a service manager, or one of those above us (subreapers).
-fn adopters(all: &[Process], own: i32) -> BTreeSet<i32> {
-    let mut adopters = BTreeSet::from([0, 1, own]);
-    adopters.extend(all.iter().filter(|process| process.is_service_manager).map(|process| process.pid));
-    let mut next = own;
-    while let Some(process) = all.iter().find(|process| process.pid == next) {
-        next = process.parent;
-        if !adopters.insert(next) && next <= 1 {
-            break;
-        }
-    }
-    adopters
-}
-
-/// What the kernel tells of a process that lives (not of a zombie).
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Process {
-    pid: i32,
-    parent: i32,
-    group: i32,
-    session: i32,
-    /// In clock ticks since boot; with the pid it names a process for ever.
-    started: u64,
-    is_service_manager: bool,
-}
-
-impl Process {
-    fn look_up(pid: i32) -> Option<Self> {
-        // A process that is gone by now is not an error: it lives no more.
-        Self::parse(pid, &fs::read(format!("/proc/{pid}/stat")).ok()?)
-    }
-
-    /// Reads `pid (name) state ppid pgrp session … starttime …`; the name may hold anything, parentheses too.
-    fn parse(pid: i32, stat: &[u8]) -> Option<Self> {
-        let open = stat.iter().position(|byte| *byte == b'(')?;
-        let close = stat.iter().rposition(|byte| *byte == b')')?;
-        let fields: Vec<_> = std::str::from_utf8(stat.get(close + 1..)?).ok()?.split_ascii_whitespace().collect();
-        if matches!(*fields.first()?, "Z" | "X" | "x") {
-            return None;
-        }
-        let number = |index: usize| fields.get(index)?.parse().ok();
-        Some(Self {
-            pid,
-            parent: number(1)?,
-            group: number(2)?,
-            session: number(3)?,
-            started: fields.get(19)?.parse().ok()?,
-            is_service_manager: stat.get(open + 1..close) == Some(b"systemd"),
-        })
-    }
-}
-
-fn processes() -> io::Result<Vec<Process>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok());
-        found.extend(pid.and_then(Process::look_up));
-    }
-    Ok(found)
-}
-
-/// Whether all these entries are in the environment that the process was given. Not if we may not read it.
-fn carries(pid: i32, cookie: &[String]) -> bool {
-    if cookie.is_empty() {
-        return false;
-    }
-    let Ok(environment) = environment_of(pid) else { return false };
-    let entries: BTreeSet<_> = environment.split(|byte| *byte == 0).collect();
-    cookie.iter().all(|entry| entries.contains(entry.as_bytes()))
-}
-
-/// Without CAP_SYS_PTRACE, as in a container, root may not look into the processes of other users, but each user into its
-/// own: this thread looks as that user.
-fn environment_of(pid: i32) -> io::Result<Vec<u8>> {
-    let path = format!("/proc/{pid}/environ");
-    match fs::read(&path) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied && nix::unistd::geteuid().is_root() => {}
-        read => return read,
-    }
-    let owner = fs::metadata(format!("/proc/{pid}"))?;
-    let (uid, gid) = (Uid::from_raw(owner.uid()), Gid::from_raw(owner.gid()));
-    nix::unistd::setfsgid(gid);
-    nix::unistd::setfsuid(uid);
-    let read = fs::read(&path);
-    nix::unistd::setfsuid(Uid::from_raw(0));
-    nix::unistd::setfsgid(nix::unistd::getegid());
-    read
-}
-
-/// Signals exactly this process: the descriptor is opened first, the start time compared then, so a reused pid is safe.
-fn signal_one(process: &Process, signal: i32) {
-    let pidfd = open_pidfd(process.pid);
-    if Process::look_up(process.pid).is_none_or(|now| now.started != process.started) {
-        return;
-    }
-    match pidfd {
-        Some(pidfd) => send(pidfd.as_raw_fd(), signal, Target::Descriptor),
-        None => send(process.pid, signal, Target::Process),
-    }
-}
-
-enum Target {
-    Group,
-    Process,
-    Descriptor,
-}
-
-/// An error is not looked at: whether the signal worked is seen by who still lives.
-fn send(number: i32, signal: i32, target: Target) {
-    #[expect(unsafe_code, reason = "nix knows no pidfd_send_signal")]
-    // SAFETY: numbers and a null pointer, which the call allows for its `info`.
-    unsafe {
-        match target {
-            Target::Group => libc::kill(-number, signal),
-            Target::Process => libc::kill(number, signal),
-            Target::Descriptor => {
-                let info = std::ptr::null::<libc::siginfo_t>();
-                i32::from(libc::syscall(libc::SYS_pidfd_send_signal, number, signal, info, 0) != 0)
-            }
-        };
-    }
-}
-
-fn open_pidfd(pid: i32) -> Option<OwnedFd> {
-    #[expect(unsafe_code, reason = "nix knows no pidfd_open")]
-    // SAFETY: the call takes two numbers, and what it returns if not negative is a new descriptor that nobody else owns.
-    unsafe {
-        let descriptor = RawFd::try_from(libc::syscall(libc::SYS_pidfd_open, pid, 0)).ok()?;
-        (descriptor >= 0).then(|| OwnedFd::from_raw_fd(descriptor))
-    }
-}
-
 /// Whether our child has ended; it is left to be reaped.
 fn has_exited(pid: Option<i32>) -> io::Result<bool> {
     let Some(pid) = pid.and_then(|pid| libc::id_t::try_from(pid).ok()) else { return Ok(true) };
@@ -520,142 +347,6 @@ fn set_nonblocking(descriptor: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// What the child does to itself between fork and exec; prepared before the fork, where memory may still be allocated.
-struct Entry {
-    umask: libc::mode_t,
-    become_user: Option<Identity>,
-    keep_capabilities: bool,
-    highest_descriptor: RawFd,
-}
-
-impl Entry {
-    fn prepare(spec: &Spec<'_>) -> Self {
-        let is_root = nix::unistd::geteuid().is_root();
-        // A plain user may not even set the groups it has.
-        let is_us = |identity: &&Identity| {
-            !is_root
-                && identity.uid == nix::unistd::geteuid().as_raw()
-                && identity.gid == nix::unistd::getegid().as_raw()
-        };
-        Self {
-            umask: spec.umask,
-            become_user: spec.run_as.filter(|identity| !is_us(identity)).cloned(),
-            keep_capabilities: spec.run_as.is_none() && is_root,
-            highest_descriptor: highest_descriptor(),
-        }
-    }
-
-    /// Only async-signal-safe calls, no allocation: other threads of the parent may have held any lock at the fork.
-    fn enter(&self) -> io::Result<()> {
-        #[expect(unsafe_code, reason = "these calls concern the process that is about to be replaced")]
-        // SAFETY: async-signal-safe system calls over numbers and memory that was allocated before the fork.
-        unsafe {
-            check(libc::setsid())?;
-            libc::umask(self.umask);
-            // What our own parent ignored would stay ignored. Not through libc, which refuses the two signals it uses itself.
-            let default = [0_u64; KERNEL_SIGACTION_WORDS];
-            for signal in 1..=LAST_SIGNAL {
-                libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, size_of::<u64>());
-            }
-            // A server that keeps TERM for itself has it blocked in every thread, and std hands the mask down.
-            let none = 0_u64;
-            let no_old = std::ptr::null::<u64>();
-            libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &raw const none, no_old, size_of::<u64>());
-            self.keep_descriptors_from_the_child();
-            if !self.keep_capabilities {
-                drop_bounding_set();
-            }
-            if let Some(identity) = &self.become_user {
-                become_user(identity)?;
-            }
-            if !self.keep_capabilities {
-                drop_capabilities()?;
-            }
-            check(libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
-        }
-    }
-
-    /// Marks, not closes: std still needs its own one to report that exec failed.
-    #[expect(unsafe_code, reason = "system calls without a safe form")]
-    unsafe fn keep_descriptors_from_the_child(&self) {
-        // SAFETY: numbers only.
-        unsafe {
-            if libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, CLOSE_RANGE_CLOEXEC) == 0 {
-                return;
-            }
-            // Before Linux 5.11.
-            for descriptor in 3..self.highest_descriptor {
-                libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC);
-            }
-        }
-    }
-}
-
-/// Groups, group, user, in this order, and then makes sure that there is no way back.
-#[expect(unsafe_code, reason = "the identity of the process that is about to be replaced")]
-unsafe fn become_user(identity: &Identity) -> io::Result<()> {
-    let Identity { uid, gid, groups } = identity;
-    let (mut real, mut effective, mut saved) = (u32::MAX, u32::MAX, u32::MAX);
-    // SAFETY: async-signal-safe system calls; the pointers are to live memory of the right length.
-    unsafe {
-        check(libc::setgroups(groups.len(), groups.as_ptr()))?;
-        check(libc::setresgid(*gid, *gid, *gid))?;
-        check(libc::setresuid(*uid, *uid, *uid))?;
-        check(libc::getresuid(&raw mut real, &raw mut effective, &raw mut saved))?;
-    }
-    if (real, effective, saved) == (*uid, *uid, *uid) { Ok(()) } else { Err(io::Error::from_raw_os_error(libc::EPERM)) }
-}
-
-/// So that not even a program with file capabilities could have any. Needs a capability itself; without it, no_new_privs
-/// says the same.
-#[expect(unsafe_code, reason = "a system call without a safe form")]
-unsafe fn drop_bounding_set() {
-    for capability in 0..=HIGHEST_CAPABILITY {
-        // SAFETY: numbers only.
-        unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) };
-    }
-}
-
-/// Becoming another user from root clears most of them, from a plain user with capabilities none.
-#[expect(unsafe_code, reason = "a system call without a safe form")]
-unsafe fn drop_capabilities() -> io::Result<()> {
-    let header = CapabilityHeader { version: CAPABILITY_VERSION_3, pid: 0 };
-    let none = [CapabilitySet { effective: 0, permitted: 0, inheritable: 0 }; 2];
-    // SAFETY: the kernel reads a header and two sets, as version 3 has them; both live until it returns.
-    unsafe {
-        libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
-        if libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
-    }
-}
-
-#[repr(C)]
-struct CapabilityHeader {
-    version: u32,
-    pid: i32,
-}
-
-#[repr(C)]
-#[derive(Clone, Copy)]
-struct CapabilitySet {
-    effective: u32,
-    permitted: u32,
-    inheritable: u32,
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-fn highest_descriptor() -> RawFd {
-    let limit =
-        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
-    RawFd::try_from(limit).unwrap_or(RawFd::MAX).min(65_536)
-}
-
 /// How soon a cancellation is noticed; output and exit wake us at once.
 const LONG_TICK: Duration = Duration::from_millis(50);
 
@@ -677,22 +368,12 @@ const READS_PER_TICK: usize = 16;
 /// More than a pipe can hold: enough for everything that is left, and an end if a foreign process holds it.
 const READS_AT_END: usize = 32;
 
-const LAST_SIGNAL: i32 = 64;
-
-/// Handler, flags, restorer and mask, each a word at most; all zero is the default action.
-const KERNEL_SIGACTION_WORDS: usize = 8;
-
-/// The kernel has a few more than 40 and refuses numbers it does not know.
-const HIGHEST_CAPABILITY: libc::c_ulong = 63;
-
-const CAPABILITY_VERSION_3: u32 = 0x2008_0522;
-
-const CLOSE_RANGE_CLOEXEC: libc::c_uint = 4;
-
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use super::family::{carries, processes, signal_one};
     use super::*;
 
     const MINUTE: Duration = Duration::from_secs(60);
@@ -758,7 +439,7 @@ mod tests {
 
         fn run_into(&self, script: &str, output: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> io::Result<End> {
             let args = [OsString::from("-c"), script.into()];
-            run(&self.spec(&args, &self.environment()), &self.stop, output)
+            start(&self.spec(&args, &self.environment()))?.follow(&self.stop, output)
         }
 
         fn text(&self) -> &str {
@@ -865,7 +546,9 @@ mod tests {
         let (stop, started) = (house.stop.clone(), Instant::now());
         let args = [OsString::from("-c"), "echo ready; sleep 1000 & sleep 1000".into()];
         let mut seen = Vec::new();
-        let end = run(&house.spec(&args, &house.environment()), &house.stop, &mut |bytes| {
+        let environment = house.environment();
+        let child = start(&house.spec(&args, &environment)).expect("a child");
+        let end = child.follow(&house.stop, &mut |bytes| {
             seen.extend_from_slice(bytes);
             stop.cancel("an operator said so");
             Ok(())
@@ -998,17 +681,6 @@ mod tests {
         }
         daemon.wait().expect("the daemon's end");
         house.output.clear();
-    }
-
-    #[test]
-    fn the_kernel_tells_about_a_process_whatever_its_name() {
-        let stat = b"42 (a) Z (b) S 1 40 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654 1 1";
-        let process = Process::parse(42, stat).expect("a process");
-        let expected =
-            Process { pid: 42, parent: 1, group: 40, session: 41, started: 987_654, is_service_manager: false };
-        assert_eq!(process, expected);
-        assert_eq!(Process::parse(42, b"42 (a) Z 1 40 41 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 987654"), None);
-        assert_eq!(Process::parse(42, b"nonsense"), None);
     }
 
     fn field<'a>(status: &'a str, name: &str) -> &'a str {

@@ -45,7 +45,7 @@
 //! domain::routing::route        a verdict for each site, with its reason
 //! store::Store::accept          ONE transaction: delivery, decision, queued and superseded deployments
 //!   … the answer is sent …
-//! store::Store::claim           a worker thread takes the oldest whose site has nothing running
+//! store::Store::claim_one       a worker thread takes the oldest whose site has nothing running, under the site's lock
 //! engine::deploy                Revision → Staging → Release → Flip, each announced in the journal before it happens
 //! engine::undo                  if anything fails, also after a crash: newest first, twice is harmless
 //! ```

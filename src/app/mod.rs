@@ -201,10 +201,11 @@ pub fn check(config: &Config, variables: Variables<'_>) -> Result<(), AppError> 
 /// Asks each remote for the tip of each site's branch. A remote that refuses, or a branch that is not there, is a mistake at
 /// its key.
 pub fn check_online(config: &Config, variables: Variables<'_>) -> Result<BTreeMap<SiteName, Revision>, AppError> {
+    let secrets = Secrets::read(config, variables).map_err(AppError::Config)?;
     let (mut tips, mut problems) = (BTreeMap::new(), Vec::new());
     for (name, site) in &config.sites {
         let table = format!("sites.{}", quoted(name.as_str()));
-        match remote_tip(config, &site.repository, &site.branch, variables) {
+        match tip_of(config, &site.repository, &site.branch, &secrets) {
             Ok(Some(tip)) => {
                 tips.insert(name.clone(), tip);
             }
@@ -228,8 +229,16 @@ pub fn remote_tip(
     ref_name: &RefName,
     variables: Variables<'_>,
 ) -> Result<Option<Revision>, AppError> {
-    let secrets = Secrets::read(config, variables).map_err(AppError::Config)?;
-    let source = setup::source(config, name, &secrets).ok_or_else(|| unknown_repository(config, name))?;
+    tip_of(config, name, ref_name, &Secrets::read(config, variables).map_err(AppError::Config)?)
+}
+
+fn tip_of(
+    config: &Config,
+    name: &RepositoryName,
+    ref_name: &RefName,
+    secrets: &Secrets,
+) -> Result<Option<Revision>, AppError> {
+    let source = setup::source(config, name, secrets).ok_or_else(|| unknown_repository(config, name))?;
     Ok(git::tip(&Remote { url: &source.url, credentials: &source.credentials }, ref_name)?)
 }
 

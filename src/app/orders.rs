@@ -60,13 +60,13 @@ impl App {
         site: &SiteName,
         kind: Kind,
         ref_name: Option<RefName>,
-        target: Option<ReleaseId>,
+        rollback_to: Option<ReleaseId>,
         force: bool,
         asker: Asker<'_>,
     ) -> Result<DeploymentId, AppError> {
         let Asker { name, now } = asker;
         let (site, node, requested_by) = (site.clone(), self.config.node.clone(), name.to_owned());
-        Ok(self.store.enqueue(&NewDeployment { site, node, kind, ref_name, target, force, requested_by }, now)?)
+        Ok(self.store.enqueue(&NewDeployment { site, node, kind, ref_name, rollback_to, force, requested_by }, now)?)
     }
 
     /// What is plain to see now need not be queued first. The deployment itself looks again.

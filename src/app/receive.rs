@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use crate::domain::admission::SiteStatus;
+use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::forge::Forge;
 use crate::domain::name::{RepositoryName, SiteName};
 use crate::domain::push::{Event, Push};
@@ -22,30 +22,11 @@ pub struct Receipt {
     /// Our number of the delivery.
     pub delivery: i64,
     /// The word for the whole.
-    pub status: ReceiptStatus,
+    pub status: DeliveryStatus,
     /// Why, if the whole was decided at once.
     pub reason: Option<String>,
     /// What was decided for each site of the repository.
     pub sites: Vec<SiteAcceptance>,
-}
-
-/// The word for a whole delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ReceiptStatus {
-    /// A ping was answered.
-    Pong,
-    /// The first that is present among the sites; `ignored` if no site was asked.
-    Of(SiteStatus),
-}
-
-impl ReceiptStatus {
-    /// The word in answers and in the store.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Pong => "pong",
-            Self::Of(status) => status.as_str(),
-        }
-    }
 }
 
 /// Why a delivery was not taken.
@@ -99,16 +80,16 @@ impl Service {
             delivery.event,
             delivery.key
         );
-        if receipt.status == ReceiptStatus::Of(SiteStatus::Queued) {
+        if receipt.status == DeliveryStatus::Of(SiteStatus::Queued) {
             self.bell.ring();
         }
         Ok(receipt)
     }
 
     fn judge(&self, repository: &RepositoryName, identity: &str, event: &Event) -> Verdict {
-        let ignored = |reason| Verdict::Whole { status: SiteStatus::Ignored.as_str(), reason: Some(reason) };
+        let ignored = |reason| Verdict::Whole { status: DeliveryStatus::Of(SiteStatus::Ignored), reason: Some(reason) };
         match event {
-            Event::Ping => Verdict::Whole { status: ReceiptStatus::Pong.as_str(), reason: None },
+            Event::Ping => Verdict::Whole { status: DeliveryStatus::Pong, reason: None },
             Event::Other(name) => ignored(format!("event `{name}` is no push")),
             Event::Push(push) => match route(&self.rules, repository, identity, push) {
                 Routing::Ignore(reason) => ignored(reason),
@@ -136,14 +117,10 @@ fn delivery_of(repository: &RepositoryName, parsed: Parsed) -> NewDelivery {
 }
 
 fn receipt_of(accepted: Acceptance, verdict: Verdict) -> Receipt {
-    let Acceptance { delivery, sites } = accepted;
-    let whole = sites.iter().map(|site| site.status).min().unwrap_or(SiteStatus::Ignored);
-    let (status, reason) = match verdict {
-        Verdict::Whole { status, reason: None } if status == ReceiptStatus::Pong.as_str() => {
-            (ReceiptStatus::Pong, None)
-        }
-        Verdict::Whole { reason, .. } => (ReceiptStatus::Of(whole), reason),
-        Verdict::Sites(_) => (ReceiptStatus::Of(whole), None),
+    let Acceptance { delivery, status, sites } = accepted;
+    let reason = match verdict {
+        Verdict::Whole { reason, .. } => reason,
+        Verdict::Sites(_) => None,
     };
     Receipt { delivery, status, reason, sites }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
-use crate::domain::deployment::{DeploymentId, Entry, Kind, StateName, Step, Trigger};
+use crate::domain::deployment::{DeploymentId, Kind, StateName, Step, Trigger};
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
 use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
@@ -27,24 +27,13 @@ pub struct SiteReport {
     /// What `current` names, if it is one of ours.
     pub live: Option<ReleaseReport>,
     /// Why it refuses pushes, if it does.
-    pub hold: Option<HoldReport>,
+    pub hold: Option<Hold>,
     /// What runs.
     pub running: Option<DeploymentReport>,
     /// What waits.
     pub queued: Option<DeploymentReport>,
     /// What ended last, apart from what was superseded.
     pub last: Option<DeploymentReport>,
-}
-
-/// That a site refuses pushes.
-#[derive(Debug, Clone, Serialize)]
-pub struct HoldReport {
-    /// Why.
-    pub reason: String,
-    /// Who said so.
-    pub owner: String,
-    /// Since when.
-    pub since: DateTime<Utc>,
 }
 
 /// A complete release.
@@ -101,38 +90,13 @@ pub struct DeploymentReport {
     /// The operator who asked for it.
     pub requested_by: Option<String>,
     /// The forge's id of the delivery it came from.
-    pub delivery: Option<String>,
+    pub delivery_key: Option<String>,
     /// When it was queued.
     pub queued_at: DateTime<Utc>,
     /// When a worker took it.
     pub started_at: Option<DateTime<Utc>>,
     /// When it ended.
     pub finished_at: Option<DateTime<Utc>>,
-}
-
-/// A line of a journal.
-#[derive(Debug, Clone, Serialize)]
-pub struct JournalReport {
-    /// Counted from 1.
-    pub seq: i64,
-    /// When it was written.
-    pub at: DateTime<Utc>,
-    /// What it says.
-    pub entry: Entry,
-}
-
-impl From<Hold> for HoldReport {
-    fn from(hold: Hold) -> Self {
-        let Hold { reason, owner, since } = hold;
-        Self { reason, owner, since }
-    }
-}
-
-impl From<JournalLine> for JournalReport {
-    fn from(line: JournalLine) -> Self {
-        let JournalLine { seq, at, entry } = line;
-        Self { seq, at, entry }
-    }
 }
 
 impl From<Deployment> for DeploymentReport {
@@ -151,7 +115,7 @@ impl From<Deployment> for DeploymentReport {
             after,
             commit,
             release,
-            target,
+            rollback_to,
             force: _,
             attempt,
             retry_of,
@@ -173,12 +137,12 @@ impl From<Deployment> for DeploymentReport {
             reason,
             ref_name: ref_name.map(|name| name.as_str().to_owned()),
             commit: commit.or(after),
-            release: release.or(target),
+            release: release.or(rollback_to),
             attempt,
             retry_of,
             superseded_by,
             requested_by,
-            delivery: delivery.map(|key| key.as_str().to_owned()),
+            delivery_key: delivery.map(|key| key.as_str().to_owned()),
             queued_at,
             started_at,
             finished_at,
@@ -198,7 +162,7 @@ impl App {
             branch: site.branch.short().to_owned(),
             root: site.root.display().to_string(),
             live: self.live_release(name)?,
-            hold: self.store.hold(name)?.map(HoldReport::from),
+            hold: self.store.hold(name)?,
             running: first(StateName::Running),
             queued: first(StateName::Queued),
             last: self.store.last_ended(name)?.map(DeploymentReport::from),
@@ -239,8 +203,8 @@ impl App {
     }
 
     /// The journal of a deployment: its timeline.
-    pub fn journal(&self, id: DeploymentId) -> Result<Vec<JournalReport>, AppError> {
-        Ok(self.store.journal(id)?.into_iter().map(JournalReport::from).collect())
+    pub fn journal(&self, id: DeploymentId) -> Result<Vec<JournalLine>, AppError> {
+        Ok(self.store.journal(id)?)
     }
 }
 

@@ -184,7 +184,7 @@ pub(super) fn send(url: &str, request: Request) -> Result<ServerAnswer, CliError
     Ok(ServerAnswer { status, body })
 }
 
-/// GitHub gives up after 10 s; a local server that needs longer is broken.
+/// GitHub gives up after 10 s; a store that is busy with another process may take as long, and says so then.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// An answer of ours is a few hundred bytes.

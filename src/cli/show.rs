@@ -4,9 +4,10 @@ use serde::Serialize;
 
 use crate::app::App;
 use crate::app::orders::Chunk;
-use crate::app::report::{DeploymentReport, JournalReport};
+use crate::app::report::DeploymentReport;
 use crate::domain::deployment::DeploymentId;
 use crate::domain::name::SiteName;
+use crate::store::JournalLine;
 use crate::view::text::{self, LogText};
 
 use super::{CliError, Shell, now, print};
@@ -40,7 +41,7 @@ pub(super) fn deployments(shell: &Shell, site: Option<&SiteName>, limit: i64) ->
 #[derive(Debug, Serialize)]
 struct LogReport {
     deployment: DeploymentReport,
-    journal: Vec<JournalReport>,
+    journal: Vec<JournalLine>,
     logs: Vec<LogFile>,
 }
 

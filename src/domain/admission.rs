@@ -30,6 +30,30 @@ impl SiteStatus {
     }
 }
 
+/// What became of a whole delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryStatus {
+    /// A ping was answered.
+    Pong,
+    /// The same as of the first among its sites; `ignored` if no site was asked.
+    Of(SiteStatus),
+}
+
+impl DeliveryStatus {
+    /// The whole of what became of it for each site.
+    pub fn whole(sites: impl Iterator<Item = SiteStatus>) -> Self {
+        Self::Of(sites.min().unwrap_or(SiteStatus::Ignored))
+    }
+
+    /// The word in answers and in the store.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pong => "pong",
+            Self::Of(status) => status.as_str(),
+        }
+    }
+}
+
 /// A deployment of the site that waits or runs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pending {

@@ -333,6 +333,25 @@ pub enum Entry {
     Finished(Outcome),
 }
 
+impl Entry {
+    /// What it says has to be taken back if the deployment fails from here on.
+    pub fn announces(&self) -> Option<&Undo> {
+        match self {
+            Self::WillUndo(undo) => Some(undo),
+            Self::Claimed
+            | Self::Entered(_)
+            | Self::Resolved(_)
+            | Self::Hook(_)
+            | Self::HookIgnored { .. }
+            | Self::Decided
+            | Self::Failed(_)
+            | Self::Undone(_)
+            | Self::Warning(_)
+            | Self::Finished(_) => None,
+        }
+    }
+}
+
 /// Where a deployment stands: a fold of its journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State {

@@ -3,6 +3,7 @@
 use super::deployment::{Cause, Entry, Failure, Kind, Step, Undo};
 use super::hook_name::HookName;
 use super::release_id::ReleaseId;
+use super::revision::Revision;
 
 /// What to do with a deployment whose process ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -76,26 +77,49 @@ pub fn plan(kind: Kind, journal: &[Entry]) -> Plan {
             | Entry::Finished(_) => None,
         })
         .collect();
-    let undos = journal
-        .iter()
-        .rev()
-        .filter_map(|entry| match entry {
-            Entry::WillUndo(undo) if !done.contains(&undo) => Some(undo.clone()),
-            Entry::WillUndo(_)
-            | Entry::Claimed
-            | Entry::Entered(_)
-            | Entry::Resolved(_)
-            | Entry::Hook(_)
-            | Entry::HookIgnored { .. }
-            | Entry::Decided
-            | Entry::Failed(_)
-            | Entry::Undone(_)
-            | Entry::Warning(_)
-            | Entry::Finished(_) => None,
-        })
-        .collect();
+    let mut undos: Vec<_> = announced(journal).filter(|undo| !done.contains(undo)).cloned().collect();
+    undos.reverse();
     let ran = journal.contains(&Entry::Hook(HookName::DeployFailure));
     Plan { undos, failure_hook_due: kind == Kind::Deploy && !ran }
+}
+
+/// The flip that a journal announces last: the text of the link before, and the release it goes to.
+pub fn announced_flip(journal: &[Entry]) -> Option<(Option<&str>, &ReleaseId)> {
+    announced(journal)
+        .filter_map(|undo| match undo {
+            Undo::FlipBack { from, to } => Some((from.as_deref(), to)),
+            Undo::Discard(_) => None,
+        })
+        .last()
+}
+
+/// The release that a journal announces to make.
+pub fn announced_release(journal: &[Entry]) -> Option<&ReleaseId> {
+    announced(journal).find_map(|undo| match undo {
+        Undo::Discard(release) => Some(release),
+        Undo::FlipBack { .. } => None,
+    })
+}
+
+/// The commit that a journal says will be deployed.
+pub fn resolved_commit(journal: &[Entry]) -> Option<&Revision> {
+    journal.iter().find_map(|entry| match entry {
+        Entry::Resolved(commit) => Some(commit),
+        Entry::Claimed
+        | Entry::Entered(_)
+        | Entry::Hook(_)
+        | Entry::HookIgnored { .. }
+        | Entry::WillUndo(_)
+        | Entry::Decided
+        | Entry::Failed(_)
+        | Entry::Undone(_)
+        | Entry::Warning(_)
+        | Entry::Finished(_) => None,
+    })
+}
+
+fn announced(journal: &[Entry]) -> impl Iterator<Item = &Undo> {
+    journal.iter().filter_map(Entry::announces)
 }
 
 /// Whether an interruption counts against the one new attempt: only when a hook had begun. `deploy.failure` is a

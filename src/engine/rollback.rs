@@ -36,7 +36,7 @@ pub(super) fn go_live(run: &mut Run<'_>, release: &Release) -> Result<(), Failur
 fn choose(run: &Run<'_>, bad: &BTreeSet<ReleaseId>) -> Result<Release, Failure> {
     let error = failed(Step::RollbackBefore);
     let disk = &run.target.disk;
-    if let Some(wanted) = &run.deployment.target {
+    if let Some(wanted) = &run.deployment.rollback_to {
         let release = Release::open(disk, wanted).map_err(failed(Step::RollbackBefore))?;
         return release.ok_or_else(|| error(format!("release `{wanted}` is not there any more")));
     }

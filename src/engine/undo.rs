@@ -133,25 +133,11 @@ fn start_failure_hook(run: &Run<'_>, file: &hook::HookFile, tree: Tree<'_>) {
 
 /// The failed release, if its whole tree had been written.
 fn checked_out(run: &Run<'_>) -> Option<(std::path::PathBuf, ReleaseId, crate::domain::revision::Revision)> {
-    let (mut id, mut commit, mut written) = (None, None, false);
-    for entry in run.journal.entries() {
-        match entry {
-            Entry::WillUndo(Undo::Discard(release)) => id = Some(release.clone()),
-            Entry::Resolved(revision) => commit = Some(revision.clone()),
-            Entry::Entered(Step::Link) => written = true,
-            Entry::Claimed
-            | Entry::Entered(_)
-            | Entry::Hook(_)
-            | Entry::HookIgnored { .. }
-            | Entry::WillUndo(Undo::FlipBack { .. })
-            | Entry::Decided
-            | Entry::Failed(_)
-            | Entry::Undone(_)
-            | Entry::Warning(_)
-            | Entry::Finished(_) => {}
-        }
-    }
-    let (id, commit) = (id?, commit?);
+    let journal = run.journal.entries();
+    let id = remedy::announced_release(journal)?.clone();
+    let commit = remedy::resolved_commit(journal)?.clone();
+    // The tree was whole when the next step began.
+    let written = journal.contains(&Entry::Entered(Step::Link));
     let path = run.target.disk.release_path(&id);
     (written && path.is_dir()).then_some((path, id, commit))
 }
@@ -169,12 +155,8 @@ fn record(run: &mut Run<'_>, entry: Entry) {
 
 /// The release that a journal says was live before, for a run that continues one.
 pub(super) fn previous_of(run: &Run<'_>) -> Option<Release> {
-    let from = run.journal.entries().iter().rev().find_map(|entry| match entry {
-        Entry::WillUndo(Undo::FlipBack { from, .. }) => Some(from.clone()),
-        _ => None,
-    });
-    let id = match from {
-        Some(text) => run.target.disk.release_named_by(&text?)?,
+    let id = match remedy::announced_flip(run.journal.entries()) {
+        Some((from, _)) => run.target.disk.release_named_by(from?)?,
         None => current::live(&run.target.disk).ok().flatten()?,
     };
     Release::open(&run.target.disk, &id).ok().flatten()

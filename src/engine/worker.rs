@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use crate::domain::deployment::{Cause, DeploymentId, Entry, Kind, Outcome, Step, Undo};
+use crate::domain::deployment::{Cause, DeploymentId, Entry, Kind, Outcome, Step};
 use crate::domain::name::{NodeName, SiteName};
 use crate::domain::release_id::ReleaseId;
 use crate::domain::remedy;
@@ -174,7 +174,7 @@ impl Engine {
             }
             // What is left of it must not be chosen by a rollback: it is taken back as soon as that works.
             (Outcome::Stuck { .. }, Kind::Deploy) => {
-                FollowUp { bad_release: made_release(journal), ..FollowUp::default() }
+                FollowUp { bad_release: remedy::announced_release(journal).cloned(), ..FollowUp::default() }
             }
             (Outcome::Live, Kind::Deploy)
             | (Outcome::Stuck { .. }, Kind::Rollback)
@@ -205,24 +205,12 @@ impl Engine {
 
     /// A rollback that worked holds the site, so that the next push does not bring the bad release back.
     fn after_rollback(&self, deployment: &Deployment, journal: &[Entry]) -> FollowUp {
-        let flip = journal.iter().rev().find_map(|entry| match entry {
-            Entry::WillUndo(Undo::FlipBack { from, to }) => Some((from.clone(), to.clone())),
-            _ => None,
-        });
-        let Some((from, to)) = flip else { return FollowUp::default() };
-        let bad_release = from.and_then(|from| self.targets.get(&deployment.site)?.disk.release_named_by(&from));
+        let Some((from, to)) = remedy::announced_flip(journal) else { return FollowUp::default() };
+        let bad_release = from.and_then(|from| self.targets.get(&deployment.site)?.disk.release_named_by(from));
         let owner = deployment.requested_by.clone().unwrap_or_else(|| self.owner.clone());
         let hold = Hold { reason: format!("rolled back to {to}"), owner, since: (self.clock)() };
         FollowUp { hold: Some(hold), bad_release, retry: None }
     }
-}
-
-/// The release that a deployment made.
-fn made_release(journal: &[Entry]) -> Option<ReleaseId> {
-    journal.iter().find_map(|entry| match entry {
-        Entry::WillUndo(Undo::Discard(release)) => Some(release.clone()),
-        _ => None,
-    })
 }
 
 /// The journal of a deployment in the store, written under its lease.
@@ -263,7 +251,8 @@ impl Journal for StoreJournal<'_> {
     }
 }
 
-/// How long a process may be silent before others ask whether it is dead.
+/// How long a process may be silent. For a fleet, where nobody sees the locks of another machine: on one machine the site's
+/// lock says who is dead, and the lease's token who may write.
 pub(super) const LEASE: Duration = Duration::from_secs(30);
 
 /// An interrupted deployment is tried once more.

@@ -9,8 +9,8 @@ use actix_web::http::header::{ALLOW, RETRY_AFTER};
 use actix_web::{HttpRequest, HttpResponse, Responder, ResponseError};
 use serde::Serialize;
 
-use crate::app::receive::{ReceiptStatus, ReceiveError};
-use crate::domain::admission::SiteStatus;
+use crate::app::receive::ReceiveError;
+use crate::domain::admission::{DeliveryStatus, SiteStatus};
 
 /// A request that is not answered with what it asked for.
 #[derive(Debug)]
@@ -166,10 +166,10 @@ impl Responder for Rejection {
 }
 
 /// The status code of a delivery that was taken.
-pub(super) fn status_of(status: ReceiptStatus) -> StatusCode {
+pub(super) fn status_of(status: DeliveryStatus) -> StatusCode {
     match status {
-        ReceiptStatus::Of(SiteStatus::Queued | SiteStatus::Duplicate) => StatusCode::ACCEPTED,
-        ReceiptStatus::Pong | ReceiptStatus::Of(SiteStatus::Current | SiteStatus::Ignored) => StatusCode::OK,
+        DeliveryStatus::Of(SiteStatus::Queued | SiteStatus::Duplicate) => StatusCode::ACCEPTED,
+        DeliveryStatus::Pong | DeliveryStatus::Of(SiteStatus::Current | SiteStatus::Ignored) => StatusCode::OK,
     }
 }
 

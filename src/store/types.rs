@@ -1,8 +1,9 @@
 //! What goes into the store and comes out of it.
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
-use crate::domain::admission::SiteStatus;
+use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::deployment::{DeploymentId, Entry, Kind, StateName, Step, Trigger};
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
 use crate::domain::push::{DeliveryKey, RefName};
@@ -62,8 +63,8 @@ pub type IsLive<'a> = &'a dyn Fn(&SiteName, &Revision) -> bool;
 pub enum Verdict {
     /// The same for all: `pong` or `ignored`.
     Whole {
-        /// The word.
-        status: &'static str,
+        /// What became of it.
+        status: DeliveryStatus,
         /// Why.
         reason: Option<String>,
     },
@@ -87,6 +88,8 @@ pub struct VerdictFor {
 pub struct Acceptance {
     /// Our number of it.
     pub delivery: i64,
+    /// The whole.
+    pub status: DeliveryStatus,
     /// Each site.
     pub sites: Vec<SiteAcceptance>,
 }
@@ -116,7 +119,7 @@ pub struct NewDeployment {
     /// The ref to deploy.
     pub ref_name: Option<RefName>,
     /// The release to roll back to; none: the newest good one before the live one.
-    pub target: Option<ReleaseId>,
+    pub rollback_to: Option<ReleaseId>,
     /// Deploy: even if the tip is live. Rollback: without hooks.
     pub force: bool,
     /// Who asks.
@@ -153,7 +156,7 @@ pub struct Deployment {
     /// The release it made, or went back to.
     pub release: Option<ReleaseId>,
     /// The release a rollback was asked to go to.
-    pub target: Option<ReleaseId>,
+    pub rollback_to: Option<ReleaseId>,
     /// See [`NewDeployment::force`].
     pub force: bool,
     /// 1, or 2 after an interruption.
@@ -204,7 +207,7 @@ pub struct FollowUp {
 }
 
 /// That a site refuses pushes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hold {
     /// Why.
     pub reason: String,
@@ -215,7 +218,7 @@ pub struct Hold {
 }
 
 /// A line of a journal, with its place and time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct JournalLine {
     /// Counted from 1.
     pub seq: i64,

@@ -170,7 +170,7 @@ pub fn set_owner(path: &Path, uid: u32, gid: u32) -> io::Result<()> {
     std::os::unix::fs::lchown(path, Some(uid), Some(gid))
 }
 
-/// Adds mode bits to a directory that is ours.
+/// Adds mode bits to a directory in one that is ours.
 pub fn add_mode(path: &Path, bits: u32) -> io::Result<()> {
     let mode = std::fs::metadata(path)?.permissions().mode() & 0o7777;
     if mode & bits == bits {

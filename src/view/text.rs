@@ -5,8 +5,9 @@ use std::fmt::Write as _;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 
 use crate::app::orders::Chunk;
-use crate::app::report::{DeploymentReport, JournalReport, ReleaseReport, SiteReport};
+use crate::app::report::{DeploymentReport, ReleaseReport, SiteReport};
 use crate::domain::deployment::Entry;
+use crate::store::JournalLine;
 
 /// All sites, a line each.
 pub fn sites(sites: &[SiteReport], now: DateTime<Utc>) -> String {
@@ -131,7 +132,7 @@ pub fn headline(deployment: &DeploymentReport) -> String {
 }
 
 /// A journal, a line for each entry with its time.
-pub fn journal(lines: &[JournalReport]) -> String {
+pub fn journal(lines: &[JournalLine]) -> String {
     lines.iter().fold(String::new(), |mut text, line| {
         let at = line.at.to_rfc3339_opts(SecondsFormat::Millis, true);
         writeln!(text, "{at}  {}", harmless(&entry(&line.entry))).unwrap_or_default();

@@ -140,7 +140,7 @@ fn json_has_the_fields_that_are_documented() {
     house.origin.commit(&[("index.html", "one"), (".landfall/after.pull", "echo talk")]);
     let keys = |value: &Value| value.as_object().expect("an object").keys().cloned().collect::<Vec<_>>().join(" ");
     let ask = |args: &[&str]| house.landfall(&[args, &["--json"]].concat()).expect(0).json();
-    let deployment = "attempt commit delivery finished_at id kind node queued_at reason ref release requested_by retry_of \
+    let deployment = "attempt commit delivery_key finished_at id kind node queued_at reason ref release requested_by retry_of \
          site started_at state step superseded_by trigger";
     let site = "branch hold last live queued repository root running site";
     let release = "commit deployment live made_at path release rolled_away";

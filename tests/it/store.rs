@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 
-use landfall::domain::admission::SiteStatus;
+use landfall::domain::admission::{DeliveryStatus, SiteStatus};
 use landfall::domain::deployment::{
     Cause, DeploymentId, Entry, Failure, Kind, Outcome, StateName, Step, Trigger, Undo,
 };
@@ -126,7 +126,11 @@ fn each_site_of_a_delivery_has_its_own_verdict(store: &Fresh) {
 }
 
 fn a_delivery_for_no_site_is_kept_and_queues_nothing(store: &Fresh) {
-    for (number, (status, reason)) in [("pong", None), ("ignored", Some("a deletion".into()))].into_iter().enumerate() {
+    for (number, (status, reason)) in
+        [(DeliveryStatus::Pong, None), (DeliveryStatus::Of(SiteStatus::Ignored), Some("a deletion".into()))]
+            .into_iter()
+            .enumerate()
+    {
         let accepted = store
             .accept(&delivery("d1", 'a'), &Verdict::Whole { status, reason }, &nothing_is_live, at(0))
             .expect("an answer");
@@ -595,7 +599,7 @@ fn a_reason_with_any_byte_in_it_can_be_stored(store: &Fresh) {
     assert_eq!(entries(store, row.id).last(), Some(&Entry::Finished(outcome)), "the journal keeps it as it is");
     let refused = push(store, "blog", "d2", 'b');
     assert_eq!(refused.reason, Some(format!("hold: {readable}")));
-    let ignored = Verdict::Whole { status: "ignored", reason: Some(odd.into()) };
+    let ignored = Verdict::Whole { status: DeliveryStatus::Of(SiteStatus::Ignored), reason: Some(odd.into()) };
     store.accept(&delivery("d3", 'a'), &ignored, &nothing_is_live, at(2)).expect("an answer");
 }
 
@@ -813,7 +817,7 @@ fn order(site: &str, kind: Kind) -> NewDeployment {
         node: web1(),
         kind,
         ref_name: Some(branch()),
-        target: None,
+        rollback_to: None,
         force: true,
         requested_by: "ada".into(),
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use chrono::{DateTime, Utc};
 
-use crate::domain::admission::{Admission, SiteNow, SiteStatus, admit};
+use crate::domain::admission::{Admission, DeliveryStatus, SiteNow, SiteStatus, admit};
 use crate::domain::deployment::{DeploymentId, Kind, StateName, Trigger};
 use crate::domain::routing::{Route, Wanted};
 use crate::store::{Acceptance, IsLive, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
@@ -35,7 +35,7 @@ pub(in crate::store) async fn accept(
     }
     let (status, reason) = match verdict {
         Verdict::Whole { status, reason } => (*status, reason.clone()),
-        Verdict::Sites(_) => (sites.iter().map(|site| site.status).min().unwrap_or(SiteStatus::Ignored).as_str(), None),
+        Verdict::Sites(_) => (DeliveryStatus::whole(sites.iter().map(|site| site.status)), None),
     };
     insert_delivery(connection, id, delivery, status, reason, now).await?;
     for site in &sites {
@@ -50,14 +50,14 @@ pub(in crate::store) async fn accept(
         .execute(&mut *connection)
         .await?;
     }
-    Ok(Acceptance { delivery: id, sites })
+    Ok(Acceptance { delivery: id, status, sites })
 }
 
 async fn insert_delivery(
     connection: &mut Connection,
     id: i64,
     delivery: &NewDelivery,
-    status: &str,
+    status: DeliveryStatus,
     reason: Option<String>,
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
@@ -80,7 +80,7 @@ async fn insert_delivery(
     .bind(delivery.ref_name.as_ref().map(|name| name.as_str()))
     .bind(delivery.before.as_ref().map(|revision| revision.as_str()))
     .bind(delivery.after.as_ref().map(|revision| revision.as_str()))
-    .bind(status)
+    .bind(status.as_str())
     .bind(reason.as_deref().map(storable))
     .bind(now.timestamp_millis())
     .execute(&mut *connection)
@@ -144,7 +144,7 @@ async fn queue(
         ref_name: Some(&wanted.ref_name),
         before: wanted.before.as_ref(),
         after: Some(&wanted.after),
-        target: None,
+        rollback_to: None,
         force: false,
         attempt: 1,
         retry_of: None,

@@ -24,7 +24,7 @@ pub(super) struct NewRow<'a> {
     pub(super) ref_name: Option<&'a RefName>,
     pub(super) before: Option<&'a Revision>,
     pub(super) after: Option<&'a Revision>,
-    pub(super) target: Option<&'a ReleaseId>,
+    pub(super) rollback_to: Option<&'a ReleaseId>,
     pub(super) force: bool,
     pub(super) attempt: i64,
     pub(super) retry_of: Option<DeploymentId>,
@@ -49,7 +49,7 @@ pub(super) async fn insert(
     now: DateTime<Utc>,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO deployment (id, site, node, kind, cause, state, ref_name, before_id, after_id, target, forced, attempt, \
+        "INSERT INTO deployment (id, site, node, kind, trigger, state, ref_name, before_id, after_id, rollback_to, forced, attempt, \
          retry_of, requested_by, forge_key, queued_at, superseded_by, finished_at) \
          VALUES ($1, $2, $3, $4, $5, $16, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $17, $18)",
     )
@@ -61,7 +61,7 @@ pub(super) async fn insert(
     .bind(row.ref_name.map(RefName::as_str))
     .bind(row.before.map(Revision::as_str))
     .bind(row.after.map(Revision::as_str))
-    .bind(row.target.map(ReleaseId::as_str))
+    .bind(row.rollback_to.map(ReleaseId::as_str))
     .bind(row.force)
     .bind(row.attempt)
     .bind(row.retry_of.map(|id| id.0))
@@ -163,7 +163,7 @@ pub(in crate::store) async fn enqueue(
     order: &NewDeployment,
     now: DateTime<Utc>,
 ) -> Result<DeploymentId, StoreError> {
-    let NewDeployment { site, node, kind, ref_name, target, force, requested_by } = order;
+    let NewDeployment { site, node, kind, ref_name, rollback_to, force, requested_by } = order;
     site::lock(connection, site).await?;
     let id = DeploymentId(next_number(connection, "deployment").await?);
     if *kind == Kind::Deploy {
@@ -180,7 +180,7 @@ pub(in crate::store) async fn enqueue(
         ref_name: ref_name.as_ref(),
         before: None,
         after: None,
-        target: target.as_ref(),
+        rollback_to: rollback_to.as_ref(),
         force: *force,
         attempt: 1,
         retry_of: None,
@@ -213,7 +213,7 @@ pub(super) async fn retry(
         ref_name: interrupted.ref_name.as_ref(),
         before: interrupted.before.as_ref(),
         after: interrupted.after.as_ref(),
-        target: interrupted.target.as_ref(),
+        rollback_to: interrupted.rollback_to.as_ref(),
         force: interrupted.force,
         attempt,
         retry_of: Some(interrupted.id),
@@ -240,7 +240,7 @@ pub(super) async fn bring_back(
 ) -> Result<Option<DeploymentId>, StoreError> {
     let row: Option<DeploymentRow> = sqlx::query_as(
         "SELECT * FROM deployment WHERE site = $1 AND node = $2 AND superseded_by = $3 AND kind = 'deploy' \
-         AND cause <> 'manual' ORDER BY id DESC LIMIT 1",
+         AND trigger <> 'manual' ORDER BY id DESC LIMIT 1",
     )
     .bind(rollback.site.as_str())
     .bind(rollback.node.as_str())

@@ -135,3 +135,6 @@ pub trait Journal {
     /// All lines so far.
     fn entries(&self) -> &[Entry];
 }
+
+#[cfg(test)]
+mod tests;

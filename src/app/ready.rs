@@ -52,7 +52,10 @@ impl Service {
     fn check_roots(&self) -> Result<(), String> {
         for (name, target) in &self.engine.targets {
             match fs::is_writable(target.disk.root()) {
-                Ok(true) => {}
+                Ok(true) if target.disk.refuse_foreign().is_ok() => {}
+                Ok(true) => {
+                    return Err(format!("something is in the way in the root of site `{name}`; see `landfall check`"));
+                }
                 Ok(false) => return Err(format!("the root of site `{name}` is not writable")),
                 Err(error) => return Err(format!("cannot look at the root of site `{name}`: {error}")),
             }

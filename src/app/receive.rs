@@ -8,7 +8,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::forge::Forge;
 use crate::domain::name::{RepositoryName, SiteName};
-use crate::domain::push::{Event, Push};
+use crate::domain::push::{Event, Push, RefName};
 use crate::domain::revision::Revision;
 use crate::domain::routing::{Routing, route};
 use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
@@ -27,6 +27,15 @@ pub struct Receipt {
     pub reason: Option<String>,
     /// What was decided for each site of the repository.
     pub sites: Vec<SiteAcceptance>,
+}
+
+impl Receipt {
+    /// Every reason there is, for the operator's log.
+    fn reasons(&self) -> String {
+        let of_sites = self.sites.iter().filter_map(|site| Some(format!("{}: {}", site.site, site.reason.as_ref()?)));
+        let all: Vec<_> = self.reason.iter().cloned().chain(of_sites).collect();
+        if all.is_empty() { String::new() } else { format!(" ({})", all.join("; ").escape_debug()) }
+    }
 }
 
 /// Why a delivery was not taken.
@@ -74,10 +83,12 @@ impl Service {
         })?;
         let receipt = receipt_of(accepted, verdict);
         log::info!(
-            "delivery {}: {} repository={repository} event={:?} key={}",
+            "delivery {}: {}{} repository={repository} event={:?} ref={:?} key={}",
             receipt.delivery,
             receipt.status.as_str(),
+            receipt.reasons(),
             delivery.event,
+            delivery.ref_name.as_ref().map(RefName::as_str).unwrap_or_default(),
             delivery.key
         );
         if receipt.status == DeliveryStatus::Of(SiteStatus::Queued) {

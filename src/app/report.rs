@@ -26,6 +26,8 @@ pub struct SiteReport {
     pub root: String,
     /// What `current` names, if it is one of ours.
     pub live: Option<ReleaseReport>,
+    /// Why its disk cannot be deployed to, if so.
+    pub problem: Option<String>,
     /// Why it refuses pushes, if it does.
     pub hold: Option<Hold>,
     /// What runs.
@@ -156,12 +158,19 @@ impl App {
         let site = self.site(name)?;
         let pending: Vec<_> = self.store.pending(name)?.into_iter().map(DeploymentReport::from).collect();
         let first = |state| pending.iter().find(|found| found.state == state).cloned();
+        // One site with something in its way must not hide the others.
+        let (live, problem) = match self.live_release(name) {
+            Ok(live) => (live, None),
+            Err(AppError::Site(error)) => (None, Some(error.to_string())),
+            Err(other) => return Err(other),
+        };
         Ok(SiteReport {
             site: name.clone(),
             repository: site.repository.clone(),
             branch: site.branch.short().to_owned(),
             root: site.root.display().to_string(),
-            live: self.live_release(name)?,
+            live,
+            problem,
             hold: self.store.hold(name)?,
             running: first(StateName::Running),
             queued: first(StateName::Queued),

@@ -221,6 +221,9 @@ impl<'a> Lookup<'a> {
             }
         };
         let change = user::is_root();
+        if account.uid == 0 {
+            log::warn!("the hooks of site `{}` run as root: `run_as` names somebody else", self.name);
+        }
         let ownership = Ownership { owner: owner.uid, group, run_as: account.uid, change };
         // Root drops to the user in every case: also to itself, without capabilities it has no need for.
         let identity = change.then(|| Identity { uid: account.uid, gid: account.gid, groups: groups.clone() });
@@ -234,12 +237,14 @@ impl<'a> Lookup<'a> {
         if !ownership.change || account.uid == 0 {
             return;
         }
-        for path in [disk.root().to_owned(), disk.releases()] {
-            if fs::may_write(&path, account.uid, groups).unwrap_or(false) {
-                let (path, name) = (path.display(), &account.name);
-                let help = format!("help: chown root: {path} && chmod go-w {path}");
-                self.fail("root", format!("`{path}` can be written by `{name}`, whose hooks run there\n{help}"));
-            }
+        let may_write = |path: &Path| fs::may_write(path, account.uid, groups).unwrap_or(false);
+        let may_exchange = |path: &&Path| may_write(path) && !fs::is_sticky(path).unwrap_or(false);
+        let above = disk.root().ancestors().skip(1).filter(may_exchange).map(Path::to_owned);
+        let own = [disk.root().to_owned(), disk.releases()].into_iter().filter(|path| may_write(path));
+        for path in own.chain(above) {
+            let (path, name) = (path.display(), &account.name);
+            let help = format!("help: chown root: {path} && chmod go-w {path}, or put the root elsewhere");
+            self.fail("root", format!("`{path}` can be written by `{name}`, whom hooks run as\n{help}"));
         }
     }
 

@@ -277,8 +277,8 @@ fn start_log(command: &Command) {
         // The server crates tell of their own threads what we tell of the service, and an error of `actix_http` is any
         // stranger who speaks no HTTP, as often as he likes.
         Command::Serve => "info,actix_server=warn,actix_http=off",
-        Command::Check { .. }
-        | Command::Deploy { .. }
+        Command::Check { .. } => "warn",
+        Command::Deploy { .. }
         | Command::Rollback { .. }
         | Command::Releases { .. }
         | Command::Status { .. }

@@ -182,14 +182,17 @@ fn warn_of_unknown_hooks(run: &Run<'_>, release: &std::path::Path) {
 
 fn set_permissions(run: &Run<'_>, staging: &Staging) -> Result<(), Failure> {
     let target = run.target;
-    let report = permissions::apply(staging, &target.ownership, target.executable, target.env_file.is_some())
-        .map_err(failed(Step::Permissions))?;
+    let report =
+        permissions::apply(staging, &target.ownership, target.executable).map_err(failed(Step::Permissions))?;
     let mut text = format!("{} entries changed", report.changed);
     if report.skipped_hard_links > 0 {
         text += &format!("; warning: {} files with several hard links left as they are", report.skipped_hard_links);
     }
     if report.skipped_special > 0 {
         text += &format!("; {} sockets, fifos or devices left as they are", report.skipped_special);
+    }
+    if report.skipped_foreign > 0 {
+        text += &format!("; warning: {} entries of other users left as they are", report.skipped_foreign);
     }
     run.say("permissions", &text);
     Ok(())

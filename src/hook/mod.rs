@@ -114,11 +114,24 @@ pub struct Run<'a> {
     pub stop: &'a Stop,
 }
 
-/// The directory in which a release keeps its hooks: the setting, else `.landfall`, else `.amezmo`. None if it is absent.
-fn hooks_directory(release: &Path, setting: Option<&str>) -> Option<PathBuf> {
+/// The directory in which a release keeps its hooks: the setting, else `.landfall`, else `.amezmo`. None if it is absent. One
+/// that is a link out of the release is an error: without its hooks the release must not go live.
+fn hooks_directory(release: &Path, setting: Option<&str>) -> Result<Option<PathBuf>, HookError> {
     let candidates = setting.map_or(&DEFAULT_DIRECTORIES[..], |_| &[]);
-    let mut directories = setting.iter().chain(candidates).map(|name| release.join(name));
-    directories.find(|directory| directory.is_dir())
+    for name in setting.iter().chain(candidates) {
+        let directory = release.join(name);
+        if is_directory_of(release, &directory)? {
+            return Ok(Some(directory));
+        }
+    }
+    Ok(None)
+}
+
+fn is_directory_of(release: &Path, directory: &Path) -> Result<bool, HookError> {
+    if directory.symlink_metadata().is_ok_and(|found| found.is_symlink()) && inside(release, directory).is_none() {
+        return Err(HookError::Unusable { path: directory.to_owned(), reason: LEAVES });
+    }
+    Ok(directory.is_dir())
 }
 
 /// Finds a hook: that of the environment, else the general one. A file that leaves the release, or is none, is an error.
@@ -128,8 +141,11 @@ pub fn find(
     environment: &str,
     hook: HookName,
 ) -> Result<Option<HookFile>, HookError> {
-    let Some(directory) = hooks_directory(release, setting) else { return Ok(None) };
+    let Some(directory) = hooks_directory(release, setting)? else { return Ok(None) };
     for directory in [environment_directory(&directory, environment), Some(directory)].into_iter().flatten() {
+        if !is_directory_of(release, &directory)? {
+            continue;
+        }
         let path = directory.join(hook.as_str());
         if is_hook_file(release, &path)? {
             return Ok(Some(HookFile { path, name: hook }));
@@ -140,7 +156,7 @@ pub fn find(
 
 /// Files beside the hooks that look like one and are none: misspelt, or with an extension. As paths below the release.
 pub fn unknown(release: &Path, setting: Option<&str>, environment: &str) -> Vec<String> {
-    let Some(directory) = hooks_directory(release, setting) else { return Vec::new() };
+    let Ok(Some(directory)) = hooks_directory(release, setting) else { return Vec::new() };
     let mut found = Vec::new();
     for directory in [Some(directory.clone()), environment_directory(&directory, environment)].into_iter().flatten() {
         let names = file_names(release, &directory).into_iter().filter(|name| looks_like_a_hook(name));
@@ -237,7 +253,7 @@ fn is_hook_file(release: &Path, path: &Path) -> Result<bool, HookError> {
         Err(source) => return Err(HookError::Io { operation: "look at hook", path: path.to_owned(), source }),
     }
     let Some(real) = inside(release, path) else {
-        return unusable("is a link that leaves the release or leads nowhere");
+        return unusable(LEAVES);
     };
     if !real.is_file() {
         return unusable("is not a regular file");
@@ -343,6 +359,8 @@ pub const DEPLOYMENT_VARIABLES: [&str; 15] = [
 
 /// How long after TERM a hook is killed.
 pub const GRACE: Duration = Duration::from_secs(10);
+
+const LEAVES: &str = "is a link that leaves the release or leads nowhere";
 
 const DEFAULT_DIRECTORIES: [&str; 2] = [".landfall", ".amezmo"];
 
@@ -454,7 +472,10 @@ mod tests {
     #[test]
     fn the_directory_is_the_setting_or_ours_or_that_of_amezmo() {
         let house = House::new();
-        let name = |setting| hooks_directory(&house.path(), setting).map(|path| path.file_name().map(OsStr::to_owned));
+        let name = |setting| {
+            let found = hooks_directory(&house.path(), setting).expect("no error");
+            found.map(|path| path.file_name().map(OsStr::to_owned))
+        };
         let named = |name: &str| Some(Some(OsString::from(name)));
         assert_eq!(name(None), None);
         house.write(".amezmo/after.pull", "");

@@ -85,6 +85,7 @@ fn plain(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
-/// What a body may take, plus its length at the slowest rate that is not a trick to hold a connection.
+/// What a body may take, plus its length at the slowest rate that is not a trick to hold a connection: no forge waits longer
+/// for its answer.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
-const SLOWEST_BYTES_PER_SEC: u64 = 64 * 1024;
+const SLOWEST_BYTES_PER_SEC: u64 = 1 << 20;

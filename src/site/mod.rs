@@ -80,21 +80,12 @@ pub struct Ownership {
 }
 
 impl Ownership {
-    /// Gives a path to the hooks' user.
-    fn give_to_hooks(&self, path: &Path) -> Result<(), SiteError> {
-        self.give(path, self.run_as)
-    }
-
     /// Gives a path to whom finished releases belong: the web server writes there, and hooks do by the group.
     fn give_to_site(&self, path: &Path) -> Result<(), SiteError> {
-        self.give(path, self.owner)
-    }
-
-    fn give(&self, path: &Path, owner: u32) -> Result<(), SiteError> {
         if !self.change {
             return Ok(());
         }
-        fs::set_owner(path, owner, self.group).map_err(SiteError::io("set the owner of", path))
+        fs::set_owner(path, self.owner, self.group).map_err(SiteError::io("set the owner of", path))
     }
 }
 

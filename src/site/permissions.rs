@@ -27,18 +27,15 @@ pub struct Report {
     pub skipped_hard_links: u64,
     /// Sockets, fifos and devices: left alone.
     pub skipped_special: u64,
+    /// What belongs to somebody else: a hook can move it here, but it is not a hook's to give away.
+    pub skipped_foreign: u64,
 }
 
-/// Makes every directory 2775, every file 0664 or 0775 and the site's `.env` 0640, all of owner and group. Follows no
+/// Makes every directory 2775, every file 0664 or 0775 and the `.env` at the top 0640, whoever made it, all of owner and group. Follows no
 /// link, leaves the tree nowhere, and goes on in a tree that somebody still changes.
-pub fn apply(
-    staging: &Staging,
-    ownership: &Ownership,
-    executable: Executable,
-    has_env: bool,
-) -> Result<Report, SiteError> {
+pub fn apply(staging: &Staging, ownership: &Ownership, executable: Executable) -> Result<Report, SiteError> {
     let mut report = Report::default();
-    let pass = Pass { ownership, executable, has_env };
+    let pass = Pass { ownership, executable };
     tree::walk(staging.path(), &mut |entry| pass.visit(entry, &mut report))
         .map_err(SiteError::io("set owner and modes of", staging.path()))?;
     Ok(report)
@@ -47,11 +44,15 @@ pub fn apply(
 struct Pass<'a> {
     ownership: &'a Ownership,
     executable: Executable,
-    has_env: bool,
 }
 
 impl Pass<'_> {
     fn visit(&self, entry: &Pinned<'_>, report: &mut Report) -> io::Result<()> {
+        let Ownership { owner, run_as, change, .. } = *self.ownership;
+        if change && entry.uid != run_as && entry.uid != owner {
+            report.skipped_foreign += 1;
+            return Ok(());
+        }
         let mode = match entry.kind {
             FileKind::Directory => Some(DIRECTORY_MODE),
             FileKind::File if entry.links > 1 => {
@@ -80,7 +81,7 @@ impl Pass<'_> {
     }
 
     fn mode_of_file(&self, entry: &Pinned<'_>) -> u32 {
-        if self.has_env && entry.path == Path::new(".").join(ENV) {
+        if entry.path == Path::new(".").join(ENV) {
             return ENV_MODE;
         }
         match self.executable {
@@ -135,7 +136,7 @@ mod tests {
             let site = TestSite::new();
             let staging = staged(&site);
             file(&staging.path().join("file"), before);
-            apply(&staging, &site.ownership, executable, false).expect("a pass");
+            apply(&staging, &site.ownership, executable).expect("a pass");
             assert_eq!(mode(&staging.path().join("file")), after, "{before:o} {executable:?}");
         }
     }
@@ -153,12 +154,12 @@ mod tests {
         symlink(&outside, tree.join("link")).expect("a link");
         std::fs::hard_link(&outside, tree.join("hard")).expect("a hard link");
         nix::unistd::mkfifo(&tree.join("fifo"), nix::sys::stat::Mode::S_IRUSR).expect("a fifo");
-        let report = apply(&staging, &site.ownership, Executable::Keep, true).expect("a pass");
+        let report = apply(&staging, &site.ownership, Executable::Keep).expect("a pass");
         assert_eq!((report.skipped_hard_links, report.skipped_special), (1, 1));
         assert_eq!((mode(tree), mode(&tree.join("closed"))), (0o2775, 0o2775));
         assert_eq!((mode(&tree.join(".env")), mode(&tree.join("closed/.env"))), (0o640, 0o664));
         assert_eq!((mode(&outside), mode(&tree.join("fifo"))), (0o600, 0o400));
-        let again = apply(&staging, &site.ownership, Executable::Keep, true).expect("a pass");
+        let again = apply(&staging, &site.ownership, Executable::Keep).expect("a pass");
         assert_eq!(again.changed, 0);
     }
 
@@ -183,7 +184,7 @@ mod tests {
             });
             for _ in 0..500 {
                 // An entry that vanishes under the walk may end it; it must only never act outside.
-                apply(&staging, &site.ownership, Executable::Keep, false).ok();
+                apply(&staging, &site.ownership, Executable::Keep).ok();
             }
             done.store(true, Ordering::Relaxed);
         });

@@ -130,9 +130,8 @@ pub fn choose_id(
 pub fn stage(lock: &SiteLock, disk: &SiteDisk, id: &ReleaseId, ownership: &Ownership) -> Result<Staging, SiteError> {
     debug_assert_eq!(lock.site(), disk.site(), "the lock of another site");
     let path = disk.release_path(id);
-    std::fs::create_dir(&path).map_err(SiteError::io("make", &path))?;
-    ownership.give_to_hooks(&path)?;
-    fs::add_mode(&path, DIRECTORY_MODE).map_err(SiteError::io("set the mode of", &path))?;
+    let owner = ownership.change.then_some((ownership.run_as, ownership.group));
+    fs::create_directory(&path, DIRECTORY_MODE, owner).map_err(SiteError::io("make", &path))?;
     Ok(Staging { id: id.clone(), record: disk.record_path(id), path })
 }
 

@@ -7,8 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg};
+use nix::fcntl::{AT_FDCWD, AtFlags, Flock, FlockArg, OFlag};
 use nix::libc;
+use nix::sys::stat::Mode;
 use nix::unistd::AccessFlags;
 
 /// What is at the place of a link.
@@ -163,6 +164,23 @@ pub fn make_directory(path: &Path, mode: u32) -> io::Result<()> {
 /// in a directory that hooks pass through to their home.
 pub fn keep_to_ourselves() {
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+}
+
+/// Makes a directory that must not be there yet, with this mode and owner. They are set by its descriptor: what has taken its
+/// name meanwhile is not touched.
+pub fn create_directory(path: &Path, mode: u32, owner: Option<(u32, u32)>) -> io::Result<()> {
+    std::fs::DirBuilder::new().mode(0o700).create(path)?;
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let made = nix::fcntl::open(path, flags, Mode::empty())?;
+    if let Some((uid, gid)) = owner {
+        std::os::unix::fs::fchown(&made, Some(uid), Some(gid))?;
+    }
+    Ok(nix::sys::stat::fchmod(&made, Mode::from_bits_truncate(mode))?)
+}
+
+/// Whether entries of the directory belong to their owners alone (the sticky bit), whoever may write there.
+pub fn is_sticky(directory: &Path) -> io::Result<bool> {
+    Ok(std::fs::metadata(directory)?.mode() & 0o1000 != 0)
 }
 
 /// Sets owner and group of a path without following a link.

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag};
+use nix::libc;
 use nix::sys::stat::{FileStat, Mode, SFlag};
 use nix::unistd::{Gid, Uid, UnlinkatFlags};
 
@@ -73,14 +74,14 @@ impl Pinned<'_> {
 pub fn walk(root: &Path, visit: &mut dyn FnMut(&Pinned<'_>) -> io::Result<()>) -> io::Result<()> {
     let descriptor = nix::fcntl::open(root, PIN, Mode::empty())?;
     let stat = nix::sys::stat::fstat(&descriptor)?;
-    visit_entry(&descriptor, &stat, Path::new("."), stat.st_dev, 0, visit)
+    visit_entry(&descriptor, &stat, Path::new("."), mount_of(&descriptor)?, 0, visit)
 }
 
 fn visit_entry(
     descriptor: &OwnedFd,
     stat: &FileStat,
     path: &Path,
-    device: u64,
+    mount: u64,
     depth: usize,
     visit: &mut dyn FnMut(&Pinned<'_>) -> io::Result<()>,
 ) -> io::Result<()> {
@@ -93,8 +94,12 @@ fn visit_entry(
         links: stat.st_nlink,
         descriptor,
     };
+    // Something mounted in the tree is not of it, whatever its path says.
+    if mount_of(descriptor).map_err(|error| at(path, &error))? != mount {
+        return Ok(());
+    }
     visit(&pinned).map_err(|error| at(path, &error))?;
-    if pinned.kind != FileKind::Directory || stat.st_dev != device {
+    if pinned.kind != FileKind::Directory {
         return Ok(());
     }
     if depth == DEEPEST {
@@ -108,7 +113,7 @@ fn visit_entry(
             Err(error) => return Err(at(&path.join(os(&name)), &error.into())),
         };
         let stat = nix::sys::stat::fstat(&child)?;
-        visit_entry(&child, &stat, &path.join(os(&name)), device, depth + 1, visit)?;
+        visit_entry(&child, &stat, &path.join(os(&name)), mount, depth + 1, visit)?;
     }
     Ok(())
 }
@@ -152,6 +157,10 @@ fn remove_entry(parent: &OwnedFd, name: &CStr, depth: usize, top: Option<&OwnedF
         Err(Errno::ENOTDIR | Errno::ELOOP) => return Err(refused.into()),
         Err(error) => return Err(error.into()),
     };
+    // A bind mount is on the same device, so it is the mount that counts.
+    if top.is_some_and(|top| mount_of(top).ok() != mount_of(&directory).ok()) {
+        return Err(io::Error::other(format!("a file system is mounted at `{}` in it", name.to_string_lossy())));
+    }
     let stat = nix::sys::stat::fstat(&directory)?;
     if stat.st_mode & 0o700 != 0o700 {
         let itself = format!("/proc/self/fd/{}", directory.as_raw_fd());
@@ -186,6 +195,25 @@ fn bring_up(parent: &OwnedFd, name: &CStr, top: &OwnedFd) -> io::Result<Removal>
         }
     }
     Err(io::Error::from(io::ErrorKind::AlreadyExists))
+}
+
+/// Which mount a descriptor is on; on a kernel that does not tell (before Linux 5.8), which device.
+fn mount_of(descriptor: &OwnedFd) -> io::Result<u64> {
+    #[expect(unsafe_code, reason = "nix knows no statx")]
+    // SAFETY: the path is an empty C string, and `found` is plain old data that the call fills.
+    let found = unsafe {
+        let mut found: libc::statx = std::mem::zeroed();
+        let empty = c"".as_ptr();
+        let wanted = libc::STATX_MNT_ID;
+        if libc::statx(descriptor.as_raw_fd(), empty, libc::AT_EMPTY_PATH, wanted, &raw mut found) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        found
+    };
+    if found.stx_mask & libc::STATX_MNT_ID != 0 {
+        return Ok(found.stx_mnt_id);
+    }
+    Ok(u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor))
 }
 
 /// The names in a directory that is pinned, without `.` and `..`.

@@ -17,7 +17,10 @@ pub fn sites(sites: &[SiteReport], now: DateTime<Utc>) -> String {
         let last = site.last.as_ref().map(|last| format!("#{} {}", last.id, last.state));
         [
             site.site.to_string(),
-            live.map_or_else(nothing, |live| live.release.to_string()),
+            live.map_or_else(
+                || site.problem.as_ref().map_or_else(nothing, |_| "?".into()),
+                |live| live.release.to_string(),
+            ),
             live.map_or_else(nothing, |live| live.commit.short().to_owned()),
             live.map_or_else(nothing, |live| age(now - live.made_at)),
             last.unwrap_or_else(nothing),
@@ -53,7 +56,7 @@ pub fn site(site: &SiteReport, now: DateTime<Utc>) -> String {
             ));
             lines.push(("commit", live.commit.to_string()));
         }
-        None => lines.push(("live", "nothing yet".into())),
+        None => lines.push(("live", site.problem.as_deref().map_or_else(|| "nothing yet".into(), harmless))),
     }
     lines.extend(site.running.as_ref().map(|running| ("running", headline(running))));
     lines.extend(site.queued.as_ref().map(|queued| ("queued", headline(queued))));

@@ -150,6 +150,17 @@ fn a_hook_that_is_a_link_out_of_the_release_is_not_run() {
     assert_eq!((house.notes(), house.releases().len()), (Vec::new(), 0));
 }
 
+#[test]
+fn a_hooks_directory_that_is_a_link_out_of_the_release_fails_the_deployment() {
+    for target in ["/", "nowhere"] {
+        let house = House::new();
+        symlink(target, house.origin.work().join(".landfall")).expect("a link");
+        house.origin.push("main");
+        let ran = house.deploy().expect(1);
+        assert!(ran.stderr.contains("is a link that leaves the release"), "{}", ran.stderr);
+    }
+}
+
 // ---- as whom, with what ----
 
 #[test]

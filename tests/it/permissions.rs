@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -270,11 +270,35 @@ fn the_env_file_replaces_what_the_repository_has_and_others_cannot_read_it() {
 }
 
 #[test]
-fn without_an_env_file_the_repositorys_own_is_a_file_like_any_other() {
+fn an_env_that_a_hook_or_the_repository_makes_is_not_for_others_either() {
     let house = House::new();
-    house.origin.commit(&[(".env", "FROM=git")]);
+    let hook = "umask 077; echo KEY=secret >> .env; mkdir sub; cp .env sub";
+    house.origin.commit(&[(".env", "FROM=git\n"), (".landfall/after.pull", hook)]);
     house.deploy().expect(0);
-    assert_eq!((house.live(".env"), mode(&live_path(&house).join(".env"))), ("FROM=git".into(), 0o664));
+    let release = live_path(&house);
+    assert_eq!((house.live(".env"), mode(&release.join(".env"))), ("FROM=git\nKEY=secret\n".into(), 0o640));
+    assert_eq!(mode(&release.join("sub/.env")), 0o664, "only that of the top is known to be one");
+}
+
+#[test]
+fn what_a_hook_moves_in_and_does_not_own_is_not_given_away() {
+    // Only root gives anything away.
+    if !is_root() {
+        return;
+    }
+    let house = site("run_as = \"daemon\"\nowner = \"daemon\"");
+    let open = house.path().join("open");
+    std::fs::create_dir(&open).expect("a directory");
+    std::os::unix::fs::chown(&open, Some(1), Some(1)).expect("an owner");
+    std::fs::write(open.join("secret"), "of root").expect("a file");
+    std::fs::set_permissions(open.join("secret"), PermissionsExt::from_mode(0o600)).expect("a mode");
+    let hook = format!("mv {}/secret stolen", open.display());
+    house.origin.commit(&[(".landfall/after.pull", &hook)]);
+    house.deploy().expect(0);
+    let stolen = live_path(&house).join("stolen");
+    let found = std::fs::metadata(&stolen).expect("the file");
+    assert_eq!((found.uid(), mode(&stolen)), (0, 0o600));
+    assert!(house.log(1).contains("warning: 1 entries of other users left as they are"), "{}", house.log(1));
 }
 
 #[test]

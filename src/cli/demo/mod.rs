@@ -24,6 +24,7 @@ pub(super) fn demo(once: bool) -> Result<(), CliError> {
     let service = Service::new(App::open(stage.config()?)?, &variable)?;
     let app = App::open(stage.config()?)?;
     let house = House::open(service)?;
+    stage.listens_at(&house.url())?;
     let story = Story { stage: &stage, app, signals: &signals, url: house.url(), once };
     let told = story.tell().and_then(|()| if once { Ok(()) } else { stay(&stage, &house, &signals) });
     let closed = house.close(&signals);
@@ -32,10 +33,12 @@ pub(super) fn demo(once: bool) -> Result<(), CliError> {
 
 fn stay(stage: &Stage, house: &House, signals: &Signals) -> Result<(), CliError> {
     say(&format!(
-        "\nThe service goes on at {}. In another terminal:\n  export LANDFALL_CONFIG={}\n  landfall status; landfall \
-         deployments; landfall log 3; landfall deploy production\nPress Ctrl-C to end it and to remove everything.",
+        "\nThe service goes on at {}. In another terminal:\n  export LANDFALL_CONFIG={}\n  alias landfall={}\n  landfall \
+         status; landfall deployments; landfall log 3; landfall deploy production\nPress Ctrl-C to end it and to remove \
+         everything.",
         house.url(),
-        stage.config_path().display()
+        stage.config_path().display(),
+        std::env::current_exe().map_or_else(|_| "landfall".into(), |program| program.display().to_string())
     ))?;
     house.wait(signals).map(drop)
 }
@@ -154,8 +157,7 @@ impl Story<'_> {
         if self.once {
             return Ok(());
         }
-        let (root, config) = (self.stage.root(), self.stage.config_path());
-        say(&format!("  look: ls -l {}; landfall --config {} log {}", root.display(), config.display(), ended.id))
+        say(&format!("  look: ls -l {}; later: landfall log {}", self.stage.root().display(), ended.id))
     }
 
     fn check(&self, sentence: &str, is_true: bool) -> Result<(), CliError> {

@@ -50,7 +50,7 @@ impl Stage {
     fn configuration(&self) -> String {
         let here = self.path().display();
         format!(
-            "state_dir = \"{here}/state\"\n\n[server]\nlisten = \"127.0.0.1:0\"\n\n\
+            "state_dir = \"{here}/state\"\n\n[server]\nlisten = \"{ANY_PORT}\"\n\n\
              [repositories.blog]\nurl = \"{here}/blog.git\"\nrepository = \"{IDENTITY}\"\nforge = \"github\"\n\
              secret = {{ file = \"{here}/secret\" }}\n\n\
              [sites.{SITE}]\nrepository = \"blog\"\nbranch = \"main\"\nroot = \"{here}/webroot\"\n"
@@ -75,6 +75,12 @@ impl Stage {
 
     pub(super) fn config_path(&self) -> PathBuf {
         self.path().join("deploy.toml")
+    }
+
+    /// Writes down where the service listens, for commands from another terminal.
+    pub(super) fn listens_at(&self, url: &str) -> Result<(), StageError> {
+        let text = self.configuration().replace(ANY_PORT, url.trim_start_matches("http://"));
+        Ok(fs::write(self.config_path(), text)?)
     }
 
     /// As the service reads it.
@@ -164,6 +170,8 @@ fn random() -> io::Result<[u8; 32]> {
 }
 
 pub(super) const SITE: &str = "production";
+
+const ANY_PORT: &str = "127.0.0.1:0";
 
 const IDENTITY: &str = "acme/blog";
 

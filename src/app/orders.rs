@@ -84,7 +84,10 @@ impl App {
         let bad = self.store.bad_releases(site, &self.config.node)?;
         match retention::rollback_target(&sealed, current::live(&disk)?.as_ref(), &bad) {
             Some(_) => Ok(()),
-            None => Err(AppError::NotFound(format!("site `{site}` has no older good release to roll back to"))),
+            None => Err(AppError::NotFound(format!(
+                "site `{site}` has no older good release to roll back to\nhelp: name one with --to; `landfall releases {site}` \
+                 lists them"
+            ))),
         }
     }
 

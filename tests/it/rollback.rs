@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use crate::support::{House, Ran, Setup};
+use crate::support::{House, Ran, Setup, is_root};
 
 /// A house with these versions deployed, one after the other.
 fn house_with(versions: &[&str], setup: &Setup<'_>) -> House {
@@ -281,4 +281,32 @@ fn a_push_of_the_live_tip_is_current_and_a_manual_deploy_builds_it_anew() {
     house.deploy().expect(0);
     assert_eq!(house.releases().len(), 2);
     assert_eq!(house.current().as_deref(), house.root.join("release").join(&house.releases()[1]).to_str());
+}
+
+#[test]
+#[ignore = "needs unshare, of util-linux: tests/run.sh has it"]
+fn what_is_mounted_in_an_old_release_is_not_emptied_with_it() {
+    // Only root mounts anything.
+    if !is_root() {
+        return;
+    }
+    let house = House::with(&Setup { site: "keep = 1", ..Setup::default() });
+    house.origin.commit(&[("index.html", "one")]);
+    house.deploy().expect(0);
+    let inside = house.root.join("release").join(&house.releases()[0]).join("mounted");
+    let precious = house.path().join("precious");
+    std::fs::create_dir(&inside).expect("a directory");
+    std::fs::create_dir(&precious).expect("a directory");
+    std::fs::write(precious.join("data"), "precious").expect("a file");
+    // Twice: the first leaves the previous release alone. The mount is seen by these commands only, and ends with them.
+    let script = "mount --bind \"$1\" \"$2\" && shift 2 && \"$@\" && \"$@\"";
+    let deploy = house.command(&["deploy", "blog"]);
+    let mut apart = std::process::Command::new("unshare");
+    apart.args(["--mount", "bash", "-c", script, "bash"]).arg(&precious).arg(&inside);
+    apart.arg(deploy.get_program()).args(deploy.get_args());
+    assert!(apart.status().expect("unshare").success());
+    assert_eq!(std::fs::read_to_string(precious.join("data")).expect("the file"), "precious");
+    assert!(house.releases().iter().any(|name| name.starts_with(".trash-")), "it was on its way out");
+    house.deploy().expect(0);
+    assert_eq!(house.releases().len(), 2, "without the mount it goes");
 }

@@ -34,7 +34,7 @@ impl Receipt {
     fn reasons(&self) -> String {
         let of_sites = self.sites.iter().filter_map(|site| Some(format!("{}: {}", site.site, site.reason.as_ref()?)));
         let all: Vec<_> = self.reason.iter().cloned().chain(of_sites).collect();
-        if all.is_empty() { String::new() } else { format!(" ({})", all.join("; ").escape_debug()) }
+        if all.is_empty() { String::new() } else { format!(" ({})", all.join("; ").replace(char::is_control, " ")) }
     }
 }
 

@@ -222,7 +222,7 @@ impl<'a> Lookup<'a> {
         };
         let change = user::is_root();
         if account.uid == 0 {
-            log::warn!("the hooks of site `{}` run as root: `run_as` names somebody else", self.name);
+            log::warn!("the hooks of site `{}` run as root; set `run_as` to a user of their own", self.name);
         }
         let ownership = Ownership { owner: owner.uid, group, run_as: account.uid, change };
         // Root drops to the user in every case: also to itself, without capabilities it has no need for.

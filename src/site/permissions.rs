@@ -31,7 +31,8 @@ pub struct Report {
     pub skipped_foreign: u64,
 }
 
-/// Makes every directory 2775, every file 0664 or 0775 and the `.env` at the top 0640, whoever made it, all of owner and group. Follows no
+/// Makes every directory 2775, every file 0664 or 0775 and the `.env` at the top 0640, whoever made it, all of owner and
+/// group. What belongs to neither the owner nor the hooks' user stays as it is. Follows no
 /// link, leaves the tree nowhere, and goes on in a tree that somebody still changes.
 pub fn apply(staging: &Staging, ownership: &Ownership, executable: Executable) -> Result<Report, SiteError> {
     let mut report = Report::default();

@@ -158,7 +158,8 @@ fn remove_entry(parent: &OwnedFd, name: &CStr, depth: usize, top: Option<&OwnedF
         Err(error) => return Err(error.into()),
     };
     // A bind mount is on the same device, so it is the mount that counts.
-    if top.is_some_and(|top| mount_of(top).ok() != mount_of(&directory).ok()) {
+    let mount = mount_of(&directory)?;
+    if top.map(mount_of).transpose()?.is_some_and(|expected| expected != mount) {
         return Err(io::Error::other(format!("a file system is mounted at `{}` in it", name.to_string_lossy())));
     }
     let stat = nix::sys::stat::fstat(&directory)?;
@@ -197,7 +198,7 @@ fn bring_up(parent: &OwnedFd, name: &CStr, top: &OwnedFd) -> io::Result<Removal>
     Err(io::Error::from(io::ErrorKind::AlreadyExists))
 }
 
-/// Which mount a descriptor is on; on a kernel that does not tell (before Linux 5.8), which device.
+/// Which mount a descriptor is on; where a kernel (before Linux 5.8) or a sandbox does not tell, which device.
 fn mount_of(descriptor: &OwnedFd) -> io::Result<u64> {
     #[expect(unsafe_code, reason = "nix knows no statx")]
     // SAFETY: the path is an empty C string, and `found` is plain old data that the call fills.
@@ -205,15 +206,14 @@ fn mount_of(descriptor: &OwnedFd) -> io::Result<u64> {
         let mut found: libc::statx = std::mem::zeroed();
         let empty = c"".as_ptr();
         let wanted = libc::STATX_MNT_ID;
-        if libc::statx(descriptor.as_raw_fd(), empty, libc::AT_EMPTY_PATH, wanted, &raw mut found) != 0 {
-            return Err(io::Error::last_os_error());
-        }
+        libc::statx(descriptor.as_raw_fd(), empty, libc::AT_EMPTY_PATH, wanted, &raw mut found);
         found
     };
+    // A call that failed has filled nothing in.
     if found.stx_mask & libc::STATX_MNT_ID != 0 {
         return Ok(found.stx_mnt_id);
     }
-    Ok(u64::from(found.stx_dev_major) << 32 | u64::from(found.stx_dev_minor))
+    Ok(nix::sys::stat::fstat(descriptor)?.st_dev)
 }
 
 /// The names in a directory that is pinned, without `.` and `..`.

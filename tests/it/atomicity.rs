@@ -102,7 +102,7 @@ fn a_visitor_never_sees_the_site_missing_or_mixed_during_deployments_and_rollbac
 }
 
 #[test]
-#[ignore = "needs a minute: tests/run.sh brings it"]
+#[ignore = "takes a minute: tests/run.sh has the time"]
 fn a_visitor_never_sees_the_site_missing_or_mixed_during_two_hundred_of_them() {
     visit_during(200);
 }

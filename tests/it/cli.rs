@@ -704,4 +704,13 @@ fn a_root_that_hooks_can_write_is_refused_with_how_to_mend_it() {
     assert!(refused.stderr.contains(&help), "{}", refused.stderr);
     std::os::unix::fs::chown(&house.root, Some(0), None).expect("an owner");
     house.landfall(&["check"]).expect(0);
+
+    // Whoever can write above it can exchange it as a whole.
+    let above = house.path();
+    std::os::unix::fs::chown(&above, Some(1), None).expect("an owner");
+    let refused = house.landfall(&["check"]).expect(2);
+    assert!(refused.stderr.contains(&format!("chown root: {} ", above.display())), "{}", refused.stderr);
+    // But not where entries belong to their owners alone, as in /tmp.
+    std::fs::set_permissions(&above, PermissionsExt::from_mode(0o1755)).expect("a mode");
+    house.landfall(&["check"]).expect(0);
 }

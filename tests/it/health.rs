@@ -96,3 +96,15 @@ fn what_is_not_there_is_told_in_json() {
         assert_eq!(answer.head.lines().find(|line| line.starts_with("allow: ")), allow, "{line}");
     }
 }
+
+#[test]
+fn a_site_with_something_in_its_way_is_not_ready() {
+    let mut house = House::new();
+    let daemon = house.serve();
+    std::fs::create_dir_all(house.root.join("current")).expect("a directory");
+    let answer = daemon.get("/readyz");
+    let roots = &answer.json()["checks"]["roots"];
+    assert_eq!((answer.status, &roots["ok"]), (503, &serde_json::json!(false)), "{answer:?}");
+    assert_eq!(roots["reason"], "something is in the way in the root of site `blog`; see `landfall check`");
+    house.leave_unclean();
+}

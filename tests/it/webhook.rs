@@ -628,3 +628,15 @@ fn no_secret_is_ever_logged_or_answered() {
         }
     }
 }
+
+#[test]
+fn the_log_says_why_a_push_was_not_deployed_and_in_one_line() {
+    let house = House::new();
+    let daemon = house.serve();
+    let (zero, one) = ("0".repeat(40), "1".repeat(40));
+    daemon.send(&Delivery::push("d1", "refs/heads/draft", &zero, &one)).expect(200, "ignored");
+    let expected = "ignored (blog: `refs/heads/draft` is not the site's branch `main`) repository=blog event=\"push\" \
+                    ref=\"refs/heads/draft\" key=d1";
+    let log = wait_for("the line", || Some(daemon.log()).filter(|log| log.contains("key=d1")));
+    assert!(log.contains(expected), "{log}");
+}

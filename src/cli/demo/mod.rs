@@ -33,7 +33,7 @@ pub(super) fn demo(once: bool) -> Result<(), CliError> {
 
 fn stay(stage: &Stage, house: &House, signals: &Signals) -> Result<(), CliError> {
     say(&format!(
-        "\nThe service goes on at {}. In another terminal:\n  export LANDFALL_CONFIG={}\n  alias landfall={}\n  landfall \
+        "\nThe service goes on at {}. In another terminal:\n  export LANDFALL_CONFIG={}\n  alias landfall='{}'\n  landfall \
          status; landfall deployments; landfall log 3; landfall deploy production\nPress Ctrl-C to end it and to remove \
          everything.",
         house.url(),

@@ -154,7 +154,8 @@ impl Service {
         let rules = app.config.sites.iter().map(|(name, site)| SiteRule {
             site: name.clone(),
             repository: site.repository.clone(),
-            branch: site.branch.clone(),
+            refs: site.refs.clone(),
+            skip_markers: site.skip_markers.clone(),
         });
         let engine = Engine {
             store: app.store.clone(),
@@ -205,12 +206,15 @@ pub fn check_online(config: &Config, variables: Variables<'_>) -> Result<BTreeMa
     let (mut tips, mut problems) = (BTreeMap::new(), Vec::new());
     for (name, site) in &config.sites {
         let table = format!("sites.{}", quoted(name.as_str()));
-        match tip_of(config, &site.repository, &site.branch, &secrets) {
-            Ok(Some(tip)) => {
+        let ref_name = site.branch.as_ref();
+        match ref_name.map(|ref_name| tip_of(config, &site.repository, ref_name, &secrets)).transpose() {
+            Ok(None) => {}
+            Ok(Some(Some(tip))) => {
                 tips.insert(name.clone(), tip);
             }
-            Ok(None) => {
-                let message = format!("the remote has no branch `{}`", site.branch.short());
+            Ok(Some(None)) => {
+                let branch = ref_name.map(RefName::short).unwrap_or_default();
+                let message = format!("the remote has no branch `{branch}`");
                 problems.push(config.problem(&format!("{table}.branch"), message));
             }
             Err(AppError::Git(error)) => {

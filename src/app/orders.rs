@@ -31,7 +31,7 @@ pub struct Asker<'a> {
 }
 
 impl App {
-    /// Queues a deployment of the site's branch, or of another ref. It takes the place of the one that waits, is never a
+    /// Queues a deployment of the site's usual ref, or of another one. It takes the place of the one that waits, is never a
     /// duplicate, and lifts a hold.
     pub fn order_deploy(
         &self,
@@ -39,8 +39,23 @@ impl App {
         ref_name: Option<RefName>,
         asker: Asker<'_>,
     ) -> Result<DeploymentId, AppError> {
-        let branch = self.site(site)?.branch.clone();
-        self.order(site, Kind::Deploy, Some(ref_name.unwrap_or(branch)), None, true, asker)
+        let ref_name = match ref_name {
+            Some(named) => named,
+            None => self.usual_ref(site)?,
+        };
+        self.order(site, Kind::Deploy, Some(ref_name), None, true, asker)
+    }
+
+    /// What is deployed when nobody names a ref: the site's branch, or of several the one that was deployed last.
+    fn usual_ref(&self, site: &SiteName) -> Result<RefName, AppError> {
+        let configured = self.site(site)?;
+        if let Some(branch) = &configured.branch {
+            return Ok(branch.clone());
+        }
+        self.store.last_ref(site)?.ok_or_else(|| {
+            let refs = &configured.refs;
+            AppError::Refused(format!("site `{site}` deploys {refs}, and none of them yet\nhelp: name one with --ref"))
+        })
     }
 
     /// Queues a rollback to this release, or to the newest good one before the live one. With `force`, without hooks.

@@ -7,8 +7,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::forge::Forge;
+use crate::domain::identity::Identity;
 use crate::domain::name::{RepositoryName, SiteName};
-use crate::domain::push::{Event, Push, RefName};
+use crate::domain::push::{Event, Push};
 use crate::domain::revision::Revision;
 use crate::domain::routing::{Routing, route};
 use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
@@ -88,7 +89,7 @@ impl Service {
             receipt.status.as_str(),
             receipt.reasons(),
             delivery.event,
-            delivery.ref_name.as_ref().map(RefName::as_str).unwrap_or_default(),
+            delivery.changes.iter().map(|change| change.ref_name.as_str()).collect::<Vec<_>>().join(" "),
             delivery.key
         );
         if receipt.status == DeliveryStatus::Of(SiteStatus::Queued) {
@@ -97,7 +98,7 @@ impl Service {
         Ok(receipt)
     }
 
-    fn judge(&self, repository: &RepositoryName, identity: &str, event: &Event) -> Verdict {
+    fn judge(&self, repository: &RepositoryName, identity: &Identity, event: &Event) -> Verdict {
         let ignored = |reason| Verdict::Whole { status: DeliveryStatus::Of(SiteStatus::Ignored), reason: Some(reason) };
         match event {
             Event::Ping => Verdict::Whole { status: DeliveryStatus::Pong, reason: None },
@@ -120,11 +121,11 @@ impl Service {
 
 fn delivery_of(repository: &RepositoryName, parsed: Parsed) -> NewDelivery {
     let Parsed { key, event_name, event, digest } = parsed;
-    let (ref_name, before, after) = match event {
-        Event::Push(Push { repository: _, ref_name, before, after }) => (Some(ref_name), before, after),
-        Event::Ping | Event::Other(_) => (None, None, None),
+    let changes = match event {
+        Event::Push(Push { repository: _, repository_id: _, changes }) => changes,
+        Event::Ping | Event::Other(_) => Vec::new(),
     };
-    NewDelivery { repository: repository.clone(), key, event: event_name, digest, ref_name, before, after }
+    NewDelivery { repository: repository.clone(), key, event: event_name, digest, changes }
 }
 
 fn receipt_of(accepted: Acceptance, verdict: Verdict) -> Receipt {

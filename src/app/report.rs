@@ -20,8 +20,10 @@ pub struct SiteReport {
     pub site: SiteName,
     /// Its repository.
     pub repository: RepositoryName,
-    /// Its branch.
-    pub branch: String,
+    /// What is deployed when nobody names a ref, if that is one branch.
+    pub branch: Option<String>,
+    /// The refs whose pushes it deploys, in words.
+    pub refs: String,
     /// Its root directory.
     pub root: String,
     /// What `current` names, if it is one of ours.
@@ -167,7 +169,8 @@ impl App {
         Ok(SiteReport {
             site: name.clone(),
             repository: site.repository.clone(),
-            branch: site.branch.short().to_owned(),
+            branch: site.branch.as_ref().map(|branch| branch.short().to_owned()),
+            refs: site.refs.to_string(),
             root: site.root.display().to_string(),
             live,
             problem,

@@ -123,7 +123,7 @@ pub(super) fn source(config: &Config, name: &RepositoryName, secrets: &Secrets) 
     let repository = config.repositories.get(name)?;
     Some(Source {
         name: name.clone(),
-        identity: repository.identity.clone(),
+        identity: repository.identity.to_string(),
         url: repository.url.clone(),
         credentials: Credentials {
             ssh_key: repository.ssh_key.clone(),

@@ -141,7 +141,7 @@ pub(super) fn send_test(
 fn test_request(repository: &Repository, secret: &Secret, kind: TestKind<'_>) -> Request {
     let time = now();
     let key = format!("landfall-test-{}", time.timestamp_micros());
-    let message = TestMessage { key: &key, repository: &repository.identity, kind };
+    let message = TestMessage { key: &key, repository: repository.identity.as_str(), kind };
     compose(repository.forge, secret, &message, time)
 }
 

@@ -3,7 +3,7 @@
 //! ```text
 //! mod      the values, and Config::load       parse    which keys there are and what they mean
 //! secrets  the values that lie elsewhere      reader   typed reading of TOML, with file, line, column and key
-//! units    durations and sizes
+//! units    durations and sizes                           refs     which refs a site deploys
 //! ```
 //!
 //! [`Config::parse`] is pure: a text in, values or all of its mistakes out. Absent: whether users, groups and directories
@@ -11,6 +11,7 @@
 
 mod parse;
 mod reader;
+mod refs;
 pub mod secrets;
 mod units;
 
@@ -22,8 +23,10 @@ use std::time::Duration;
 
 use crate::domain::forge::Forge;
 use crate::domain::hook_name::HookName;
+use crate::domain::identity::Identity;
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
 use crate::domain::push::RefName;
+use crate::domain::ref_rule::RefRule;
 use crate::domain::release_id::ReleaseStyle;
 use crate::domain::remote_url::RemoteUrl;
 use crate::engine::Activate;
@@ -71,7 +74,9 @@ pub struct Repository {
     /// Its URL.
     pub url: RemoteUrl,
     /// Its identity in payloads: `acme/blog`.
-    pub identity: String,
+    pub identity: Identity,
+    /// The forge's own id of it; default: the one that its first push names.
+    pub forge_id: Option<String>,
     /// Who sends its webhooks.
     pub forge: Forge,
     /// What signs its webhooks; several while rotating.
@@ -84,13 +89,17 @@ pub struct Repository {
     pub token: Option<SecretSource>,
 }
 
-/// A branch of a repository, deployed under a root.
+/// A branch or tag rule of a repository, deployed under a root.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// Its repository.
     pub repository: RepositoryName,
-    /// Its branch.
-    pub branch: RefName,
+    /// The refs whose pushes it deploys.
+    pub refs: RefRule,
+    /// What is deployed when nobody names a ref: its branch, if it has a single one.
+    pub branch: Option<RefName>,
+    /// A push whose newest commit has one of these in its message is not deployed; default none.
+    pub skip_markers: Vec<String>,
     /// Its root directory.
     pub root: PathBuf,
     /// Its environment; default the site's name.

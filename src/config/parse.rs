@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::domain::forge::Forge;
 use crate::domain::hook_name::HookName;
+use crate::domain::identity::Identity;
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
-use crate::domain::push::RefName;
 use crate::domain::release_id::ReleaseStyle;
 use crate::domain::remote_url::{RemoteUrl, Scheme};
 use crate::engine::Activate;
@@ -16,7 +16,7 @@ use crate::hook;
 use crate::site::permissions::Executable;
 
 use super::reader::{Field, Reader, Table};
-use super::{Config, Problem, Repository, SecretSource, Server, Site, quoted, units};
+use super::{Config, Problem, Repository, SecretSource, Server, Site, quoted, refs, units};
 
 /// Reads a configuration; gives back every mistake, in the order of the file.
 pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, Vec<Problem>> {
@@ -180,6 +180,12 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
             if plain { Ok(text.to_owned()) } else { Err(String::new()) }
         })
     });
+    let forge_id = table.take("repository_id").and_then(|field| {
+        reader.parsed(&field, "the forge's own id of the repository, as text", |text| {
+            let plain = !text.is_empty() && text.len() <= LONGEST_ID && text.chars().all(|letter| !letter.is_control());
+            if plain { Ok(text.to_owned()) } else { Err(String::new()) }
+        })
+    });
     let forge = read_forge(reader, table, url.as_ref());
     let secret = reader.required(table, "secret", SECRET);
     let secrets = secret.map(|field| read_secret_list(reader, field)).unwrap_or_default();
@@ -204,8 +210,9 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
         let key = table.dotted("ssh_key");
         reader.report(table.place(), key, "is missing; allowed: the absolute path of a private key".into());
     }
-    let identity = identity.unwrap_or_else(|| url.identity());
-    Some(Repository { identity, forge: forge?, secrets, ssh_key, known_hosts, token, url })
+    let forge = forge?;
+    let identity = Identity::new(forge, &identity.unwrap_or_else(|| url.identity()));
+    Some(Repository { identity, forge_id, forge, secrets, ssh_key, known_hosts, token, url })
 }
 
 /// Over https, or within this machine.
@@ -279,11 +286,10 @@ fn read_site(reader: &mut Reader<'_>, table: &mut Table<'_>, name: &SiteName) ->
     let repository = reader.required(table, "repository", "the name of one of the [repositories]").and_then(|field| {
         reader.parsed(&field, NAME, |text| RepositoryName::parse(text).map_err(|error| error.to_string()))
     });
-    reader.refuse_later(table, &["branches", "tags", "subdirectory", "paths", "submodules", "lfs", "once", "nodes"]);
+    reader.refuse_later(table, &["subdirectory", "paths", "submodules", "lfs", "once", "nodes"]);
     reader.refuse_later(table, &["probe", "reload"]);
-    let branch = reader
-        .required(table, "branch", BRANCH)
-        .and_then(|field| reader.parsed(&field, BRANCH, |text| RefName::of_branch(text).map_err(|_| String::new())));
+    let refs = refs::read(reader, table);
+    let skip_markers = table.take("skip_markers").map(|field| refs::read_skip_markers(reader, field));
     let root = reader.required(table, "root", PATH).and_then(|field| reader.path(&field));
     let environment = table.take("environment").map(|field| {
         reader.parsed(&field, NAME, |text| SiteName::parse(text).map(|_| text.to_owned()).map_err(|_| String::new()))
@@ -312,7 +318,9 @@ fn read_site(reader: &mut Reader<'_>, table: &mut Table<'_>, name: &SiteName) ->
     let shared = table.take("shared").map(|field| read_shared(reader, field)).unwrap_or_default();
     Some(Site {
         repository: repository?,
-        branch: branch?,
+        branch: refs.as_ref()?.1.clone(),
+        refs: refs?.0,
+        skip_markers: skip_markers.unwrap_or_default(),
         root: root?,
         environment: environment.unwrap_or_else(|| Some(name.to_string()))?,
         owner,
@@ -477,6 +485,9 @@ const WORKERS: usize = 2;
 /// More would only compete for the disk.
 const MOST_WORKERS: usize = 64;
 
+/// Numbers and UUIDs.
+const LONGEST_ID: usize = 100;
+
 const KEEP: usize = 5;
 const MOST_KEPT: usize = 1000;
 
@@ -492,7 +503,6 @@ const LONGEST_HOOK: Duration = Duration::from_secs(24 * 3600);
 const NAME: &str = "1 to 64 letters, digits, `.`, `_` or `-`";
 const PATH: &str = "an absolute path without `..`, below `/`";
 const BELOW: &str = "a relative path without `.` or `..`";
-const BRANCH: &str = "the name of a branch, such as \"main\"";
 const URL: &str = "\"https://…\", \"ssh://…\", \"git@host:path\", \"http://…\", \"git://…\" or \"file:///…\"";
 const SECRET: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { credential = \"name\" }, or a list of these";
 

@@ -28,6 +28,13 @@ impl Forge {
         Self::ALL.into_iter().find(|forge| forge.as_str() == text)
     }
 
+    /// Whether `Acme/Blog` and `acme/blog` are one repository there.
+    pub fn ignores_case(self) -> bool {
+        match self {
+            Self::Github | Self::Gitlab => true,
+        }
+    }
+
     /// Knows the well-known hosts; anything else has to be configured.
     pub fn of_host(host: &str) -> Option<Self> {
         match host {

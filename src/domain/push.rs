@@ -1,4 +1,4 @@
-//! What a forge tells us: that a ref moved, or something we have no use for.
+//! What a forge tells us: that refs moved, or something we have no use for.
 
 use std::fmt;
 
@@ -44,7 +44,7 @@ impl RefName {
     }
 
     /// The tag, if the ref is one.
-    fn tag(&self) -> Option<&str> {
+    pub fn tag(&self) -> Option<&str> {
         self.0.strip_prefix(TAGS)
     }
 
@@ -65,17 +65,36 @@ impl fmt::Display for RefName {
     }
 }
 
-/// A ref that moved, as the forge reports it.
+/// What was pushed to a repository, as the forge reports it: some forges tell of several refs at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
     /// The repository's identity as the forge writes it: `acme/blog`.
     pub repository: String,
-    /// The ref that moved.
+    /// The forge's own number or id of the repository, if it says one: the name can be given to another repository.
+    pub repository_id: Option<String>,
+    /// The refs that moved, in the forge's order; may be empty.
+    pub changes: Vec<Change>,
+}
+
+/// A ref that moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The ref.
     pub ref_name: RefName,
     /// Where the ref was; none when it was created.
     pub before: Option<Revision>,
-    /// Where the ref is now; none when it was deleted.
+    /// Where the ref is now; none when it was deleted. Of an annotated tag the commit, if the forge says it.
     pub after: Option<Revision>,
+    /// The message of the commit that the ref names now, if the forge says it.
+    pub message: Option<String>,
+}
+
+impl Push {
+    /// Refs that moved from a commit to itself: forges without a ping send this as a test.
+    pub fn is_test(&self) -> bool {
+        let stands_still = |change: &Change| change.before.is_some() && change.before == change.after;
+        !self.changes.is_empty() && self.changes.iter().all(stands_still)
+    }
 }
 
 /// What an authentic delivery says.
@@ -83,7 +102,7 @@ pub struct Push {
 pub enum Event {
     /// The forge asks whether somebody listens.
     Ping,
-    /// A ref moved.
+    /// Refs moved.
     Push(Push),
     /// Something else; the word is the forge's.
     Other(String),

@@ -104,7 +104,8 @@ fn is_live_already(run: &Run<'_>, revision: &Revision) -> bool {
 /// Asks the remote for the tip, again and again while it has not caught up with the push.
 fn fetch(run: &Run<'_>) -> Result<(Mirror, Revision), Failure> {
     let source = &run.target.source;
-    let ref_name = run.deployment.ref_name.as_ref().unwrap_or(&run.target.branch);
+    let ref_name =
+        run.ref_name().ok_or_else(|| failed(Step::Fetch)("neither the deployment nor the site names a ref"))?;
     let deadline = Instant::now() + FETCH_LIMIT;
     let is_cancelled = || run.stop.cancelled().is_some() || Instant::now() >= deadline;
     let mirror = Mirror::open_or_create(&source.mirror, &is_cancelled);

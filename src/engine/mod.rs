@@ -64,8 +64,8 @@ pub struct Target {
     pub home: PathBuf,
     /// Where it comes from.
     pub source: Source,
-    /// Its branch.
-    pub branch: RefName,
+    /// What is deployed when a deployment names no ref.
+    pub branch: Option<RefName>,
     /// The name of its environment.
     pub environment: String,
     /// How many succeeded releases stay.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::domain::deployment::{Cause, Entry, Failure, HookEnd, Step, Undo};
 use crate::domain::hook_name::HookName;
+use crate::domain::push::RefName;
 use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
 use crate::hook::{self, DeploymentLog, HookResult, Scene};
@@ -174,13 +175,18 @@ impl Run<'_> {
         hook::run(file, &self.scene(tree), &run, &mut log)
     }
 
+    /// What is deployed.
+    pub(super) fn ref_name(&self) -> Option<&RefName> {
+        self.deployment.ref_name.as_ref().or(self.target.branch.as_ref())
+    }
+
     fn scene<'b>(&'b self, tree: Tree<'b>) -> Scene<'b> {
         let target = self.target;
         Scene {
             release_path: tree.path,
             release: tree.id,
             commit: tree.commit,
-            branch: self.deployment.ref_name.as_ref().unwrap_or(&target.branch).short(),
+            branch: self.ref_name().map(RefName::short).unwrap_or_default(),
             repository: &target.source.identity,
             environment: &target.environment,
             storage: target.disk.storage(),

@@ -27,6 +27,7 @@ use tokio::runtime::Runtime;
 
 use crate::domain::deployment::{DeploymentId, Entry, Outcome};
 use crate::domain::name::{NodeName, SiteName};
+use crate::domain::push::RefName;
 use crate::domain::release_id::ReleaseId;
 
 pub use types::{
@@ -233,6 +234,11 @@ impl Store {
     /// What ended last for a site, apart from what was superseded.
     pub fn last_ended(&self, site: &SiteName) -> Result<Option<Deployment>, StoreError> {
         read!(self, queue::last_ended(site))
+    }
+
+    /// The ref that was deployed last on a site, or was to be.
+    pub fn last_ref(&self, site: &SiteName) -> Result<Option<RefName>, StoreError> {
+        read!(self, queue::last_ref(site))
     }
 
     /// What runs on a node, then what is stuck there, each newest first as undos are taken: what is stuck runs again once it

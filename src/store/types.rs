@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::deployment::{DeploymentId, Entry, Kind, StateName, Step, Trigger};
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
-use crate::domain::push::{DeliveryKey, RefName};
+use crate::domain::push::{Change, DeliveryKey, RefName};
 use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
 use crate::domain::routing::Route;
@@ -47,12 +47,8 @@ pub struct NewDelivery {
     pub event: String,
     /// SHA-256 of the body, in hex.
     pub digest: String,
-    /// The ref that moved.
-    pub ref_name: Option<RefName>,
-    /// Where it was.
-    pub before: Option<Revision>,
-    /// Where it is.
-    pub after: Option<Revision>,
+    /// The refs that moved.
+    pub changes: Vec<Change>,
 }
 
 /// Tells whether a commit is live on a site at this moment.

@@ -45,7 +45,7 @@ fn now_of(site: &SiteReport) -> String {
 pub fn site(site: &SiteReport, now: DateTime<Utc>) -> String {
     let mut lines = vec![
         ("site", site.site.to_string()),
-        ("repository", format!("{}, branch {}", site.repository, site.branch)),
+        ("repository", format!("{}, {}", site.repository, site.refs)),
         ("root", site.root.clone()),
     ];
     match &site.live {

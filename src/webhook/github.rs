@@ -5,19 +5,19 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::signature::Signature;
-use super::{CONTENT_TYPE, FORM, Malformed, Parsed, Refusal, Request, TestKind, TestMessage};
-use super::{essence, key_of_digest, payload};
-use crate::domain::push::{Event, Push};
+use super::hex_signature::HexSignature;
+use super::{Malformed, Parsed, Refusal, Request, TestKind, TestMessage, form, key_of_digest, payload};
+use crate::domain::push::{Change, Event};
 use crate::domain::secret::Secret;
+
+/// Whether there is a signature.
+pub(super) fn check_head(request: &Request) -> Result<(), Refusal> {
+    SIGNATURE.claim(request).map(drop)
+}
 
 /// Compares the signature with those that the secrets give.
 pub(super) fn authenticate(request: &Request, secrets: &[&Secret]) -> Result<(), Refusal> {
-    let claim = claimed_signature(request)?;
-    if secrets.iter().any(|secret| Signature::new(secret.expose(), &[&request.body]).matches(&claim)) {
-        return Ok(());
-    }
-    Err(Refusal::Mismatch(SIGNATURE))
+    SIGNATURE.check(request, &request.body, secrets)
 }
 
 /// Reads the event.
@@ -52,10 +52,10 @@ pub(super) fn compose(secret: &Secret, message: &TestMessage<'_>) -> Request {
         }
     };
     let mut request = Request::of_json(&body);
-    let signature = Signature::new(secret.expose(), &[&request.body]).into_bytes();
+    let (header, signature) = SIGNATURE.sign(secret, &request.body);
     request.push_header(EVENT, event);
     request.push_header(DELIVERY, message.key);
-    request.push_header(SIGNATURE, format!("{PREFIX}{}", hex::encode(signature)));
+    request.push_header(header, signature);
     request
 }
 
@@ -68,77 +68,35 @@ struct Payload {
     after: String,
     #[serde(default)]
     deleted: bool,
+    /// Null when a branch was deleted.
+    head_commit: Option<Commit>,
     repository: Repository,
 }
 
 #[derive(Debug, Deserialize)]
+struct Commit {
+    id: Option<String>,
+    message: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
 struct Repository {
+    id: Option<Value>,
     full_name: String,
 }
 
-fn claimed_signature(request: &Request) -> Result<Vec<u8>, Refusal> {
-    let Some(value) = request.header(SIGNATURE)? else {
-        let sha1_was_sent = request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(SHA1_SIGNATURE));
-        return Err(if sha1_was_sent { Refusal::Sha1Only } else { Refusal::Absent(SIGNATURE) });
-    };
-    let digits = value.strip_prefix(PREFIX.as_bytes()).ok_or(Refusal::Prefix)?;
-    if digits.len() != 64 {
-        return Err(Refusal::Length(digits.len()));
-    }
-    hex::decode(digits).map_err(|_| Refusal::NotHex)
-}
-
 fn push_event(request: &Request) -> Result<Event, Malformed> {
-    let payload: Payload = match request.header(CONTENT_TYPE)? {
-        Some(value) if essence(&String::from_utf8_lossy(value)) == FORM => {
-            payload::read_strictly(&form_field(&request.body, b"payload")?)?
-        }
-        _ => payload::read_strictly(&request.body)?,
+    let payload: Payload = payload::read_strictly(&form::json_of(request)?)?;
+    let Payload { ref_name, before, after, deleted, head_commit, repository: Repository { id, full_name } } = payload;
+    let change = payload::Moved { ref_name: &ref_name, before: &before, after: &after }.check()?;
+    let (head, message) = head_commit.map_or((None, None), |commit| (commit.id, commit.message));
+    let after = match head {
+        _ if deleted => None,
+        // Of an annotated tag `after` may be the tag object, and this is the commit.
+        Some(head) if change.ref_name.tag().is_some() => payload::revision("head_commit.id", &head)?,
+        Some(_) | None => change.after,
     };
-    let Payload { ref_name, before, after, deleted, repository: Repository { full_name } } = payload;
-    let moved = payload::Moved { repository: &full_name, ref_name: &ref_name, before: &before, after: &after };
-    let push = moved.check()?;
-    if deleted {
-        return Ok(Event::Push(Push { after: None, ..push }));
-    }
-    if payload::is_test(&push) {
-        return Ok(Event::Ping);
-    }
-    Ok(Event::Push(push))
-}
-
-/// The decoded value of a field that must be in the form exactly once.
-fn form_field(form: &[u8], name: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let mut found = None;
-    for pair in form.split(|byte| *byte == b'&') {
-        let mut halves = pair.splitn(2, |byte| *byte == b'=');
-        let (key, value) = (halves.next().unwrap_or_default(), halves.next().unwrap_or_default());
-        if form_decode(key)? == name && found.replace(form_decode(value)?).is_some() {
-            return Err(Malformed::new("the form has the field `payload` more than once"));
-        }
-    }
-    found.ok_or_else(|| Malformed::new("the form has no field `payload`"))
-}
-
-fn form_decode(text: &[u8]) -> Result<Vec<u8>, Malformed> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.iter();
-    while let Some(byte) = bytes.next() {
-        let value = match byte {
-            b'+' => b' ',
-            b'%' => hex_value(bytes.next())
-                .zip(hex_value(bytes.next()))
-                .map(|(high, low)| high << 4 | low)
-                .ok_or_else(|| Malformed::new("the form has a `%` that is not followed by two hex digits"))?,
-            other => *other,
-        };
-        decoded.push(value);
-    }
-    Ok(decoded)
-}
-
-fn hex_value(digit: Option<&u8>) -> Option<u8> {
-    char::from(*digit?).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    payload::push(&full_name, id, vec![Change { after, message, ..change }])
 }
 
 fn ping_body(repository: &str) -> Value {
@@ -147,16 +105,17 @@ fn ping_body(repository: &str) -> Value {
 
 const EVENT: &str = "x-github-event";
 const DELIVERY: &str = "x-github-delivery";
-const SIGNATURE: &str = "x-hub-signature-256";
-const SHA1_SIGNATURE: &str = "x-hub-signature";
-const PREFIX: &str = "sha256=";
+const SIGNATURE: HexSignature =
+    HexSignature { header: "x-hub-signature-256", prefix: "sha256=", sha1_header: Some("x-hub-signature") };
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::push::DeliveryKey;
-    use crate::webhook::signature;
+    use crate::webhook::{CONTENT_TYPE, FORM, signature};
 
+    const HEADER: &str = "x-hub-signature-256";
+    const SHA1_HEADER: &str = "x-hub-signature";
     const SECRET: &str = "It's a Secret to Everybody";
     const HELLO: &str = "757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17";
 
@@ -184,16 +143,17 @@ mod tests {
 
     fn ids(event: Result<Event, Malformed>) -> (String, Option<String>, Option<String>) {
         let Ok(Event::Push(push)) = event else { panic!("no push: {event:?}") };
-        let text = |id: Option<crate::domain::revision::Revision>| id.map(|id| id.short().to_owned());
-        (push.ref_name.to_string(), text(push.before), text(push.after))
+        let [change] = &push.changes[..] else { panic!("{push:?}") };
+        let text = |id: &Option<crate::domain::revision::Revision>| id.as_ref().map(|id| id.short().to_owned());
+        (change.ref_name.to_string(), text(&change.before), text(&change.after))
     }
 
     #[test]
     fn the_example_of_the_manual_matches_whatever_the_case_of_its_digits() {
         for digits in [HELLO.to_owned(), HELLO.to_uppercase()] {
             let value = format!("sha256={digits}");
-            assert_eq!(check(&[(SIGNATURE, value.as_bytes())], &[SECRET]), Ok(()));
-            assert_eq!(check(&[(SIGNATURE, value.as_bytes())], &["another", SECRET, "third"]), Ok(()), "rotation");
+            assert_eq!(check(&[(HEADER, value.as_bytes())], &[SECRET]), Ok(()));
+            assert_eq!(check(&[(HEADER, value.as_bytes())], &["another", SECRET, "third"]), Ok(()), "rotation");
             assert_eq!(check(&[("X-Hub-Signature-256", value.as_bytes())], &[SECRET]), Ok(()));
         }
     }
@@ -201,25 +161,28 @@ mod tests {
     #[test]
     fn every_other_signature_is_refused_with_its_reason() {
         let good = format!("sha256={HELLO}");
-        let sha1: (&str, &[u8]) = (SHA1_SIGNATURE, b"sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59");
-        let of = |value: &str| check(&[(SIGNATURE, value.as_bytes())], &[SECRET]);
-        assert_eq!(check(&[], &[SECRET]), Err(Refusal::Absent(SIGNATURE)));
-        assert_eq!(check(&[sha1], &[SECRET]), Err(Refusal::Sha1Only));
-        assert_eq!(check(&[sha1, (SIGNATURE, good.as_bytes())], &[SECRET]), Ok(()));
-        let twice: [(&str, &[u8]); 2] = [(SIGNATURE, good.as_bytes()), (SIGNATURE, good.as_bytes())];
-        assert_eq!(check(&twice, &[SECRET]), Err(Refusal::Twice(SIGNATURE)));
+        let sha1: (&str, &[u8]) = (SHA1_HEADER, b"sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59");
+        let of = |value: &str| check(&[(HEADER, value.as_bytes())], &[SECRET]);
+        assert_eq!(check(&[], &[SECRET]), Err(Refusal::Absent(HEADER)));
+        assert_eq!(check(&[sha1], &[SECRET]), Err(Refusal::Sha1Only(HEADER)));
+        assert_eq!(check(&[sha1, (HEADER, good.as_bytes())], &[SECRET]), Ok(()));
+        let twice: [(&str, &[u8]); 2] = [(HEADER, good.as_bytes()), (HEADER, good.as_bytes())];
+        assert_eq!(check(&twice, &[SECRET]), Err(Refusal::Twice(HEADER)));
         for other in ["sha256", "Sha256", "it's a secret to everybody", "It's a Secret to Everybody\n"] {
-            assert_eq!(check(&[(SIGNATURE, good.as_bytes())], &[other]), Err(Refusal::Mismatch(SIGNATURE)));
+            assert_eq!(check(&[(HEADER, good.as_bytes())], &[other]), Err(Refusal::Mismatch(HEADER)));
         }
         for value in ["", "sha256", HELLO, "sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59", &good.to_uppercase()] {
-            assert_eq!(of(value), Err(Refusal::Prefix), "{value}");
+            assert_eq!(of(value), Err(Refusal::Prefix { header: HEADER, prefix: "sha256=" }), "{value}");
         }
-        assert_eq!(of("sha256="), Err(Refusal::Length(0)));
-        assert_eq!(of(&good[..good.len() - 1]), Err(Refusal::Length(63)));
-        assert_eq!(of(&format!("{good}0")), Err(Refusal::Length(65)));
-        assert_eq!(of(&format!("sha256= {}", &HELLO[1..])), Err(Refusal::NotHex));
-        assert_eq!(of(&format!("sha256={}", "ü".repeat(32))), Err(Refusal::NotHex));
-        assert_eq!(check(&[(SIGNATURE, &[0xff; 71])], &[SECRET]), Err(Refusal::Prefix));
+        assert_eq!(of("sha256="), Err(Refusal::Length { header: HEADER, digits: 0 }));
+        assert_eq!(of(&good[..good.len() - 1]), Err(Refusal::Length { header: HEADER, digits: 63 }));
+        assert_eq!(of(&format!("{good}0")), Err(Refusal::Length { header: HEADER, digits: 65 }));
+        assert_eq!(of(&format!("sha256= {}", &HELLO[1..])), Err(Refusal::NotHex(HEADER)));
+        assert_eq!(of(&format!("sha256={}", "ü".repeat(32))), Err(Refusal::NotHex(HEADER)));
+        assert_eq!(
+            check(&[(HEADER, &[0xff; 71])], &[SECRET]),
+            Err(Refusal::Prefix { header: HEADER, prefix: "sha256=" })
+        );
     }
 
     #[test]
@@ -267,30 +230,6 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_decoded_strictly() {
-        let field =
-            |form: &str| form_field(form.as_bytes(), b"payload").ok().map(|value| String::from_utf8(value).unwrap());
-        let table = [
-            ("payload=a+b%20c%2B%3d&other=%7B", Some("a b c+=")),
-            ("other=1&%70ayload=x=y", Some("x=y")),
-            ("payload=", Some("")),
-            ("payload", Some("")),
-            ("", None),
-            ("other=1", None),
-            ("payload=1&payload=1", None),
-            ("payload=1&%70ayload=2", None),
-            ("payload=%", None),
-            ("payload=%4", None),
-            ("payload=%4g", None),
-            ("payload=%+1", None),
-            ("payload=1&x%zz=1", None),
-        ];
-        for (form, expected) in table {
-            assert_eq!(field(form).as_deref(), expected, "{form}");
-        }
-    }
-
-    #[test]
     fn two_ids_tell_a_move_from_a_creation_a_deletion_and_a_test() {
         let (one, two) = ("1".repeat(40), "2".repeat(40));
         let short = |text: &str| Some(text[..7].to_owned());
@@ -314,6 +253,39 @@ mod tests {
             ("refs/heads/a", &one, &two, r#"}{"#),
         ] {
             assert!(push(ref_name, before, after, more).is_err(), "{ref_name} {before} {after} {more}");
+        }
+    }
+
+    #[test]
+    fn the_newest_commit_says_what_a_tag_names_and_its_message() {
+        let (one, two, zero) = ("1".repeat(40), "2".repeat(40), "0".repeat(40));
+        let said = |ref_name: &str, before: &str, after: &str, more: &str| {
+            let Ok(Event::Push(push)) = push(ref_name, before, after, more) else { panic!("no push") };
+            let change = push.changes.into_iter().next().unwrap();
+            (change.after.map(|id| id.to_string()), change.message)
+        };
+        let head = |id: &str| format!(r#","head_commit":{{"id":"{id}","message":"Fix [skip deploy]"}}"#);
+        let message = Some("Fix [skip deploy]".to_owned());
+        assert_eq!(said("refs/tags/v1", &zero, &one, &head(&two)), (Some(two.clone()), message.clone()));
+        assert_eq!(said("refs/heads/a", &zero, &one, &head(&two)), (Some(one.clone()), message));
+        assert_eq!(said("refs/heads/a", &two, &one, r#","head_commit":null"#), (Some(one.clone()), None));
+        assert_eq!(said("refs/tags/v1", &two, &zero, r#","head_commit":null"#), (None, None));
+        assert!(push("refs/tags/v1", &zero, &one, &head("main")).is_err());
+    }
+
+    #[test]
+    fn the_repository_has_a_number_beside_its_name() {
+        for (id, expected) in [("1296269", Some("1296269")), ("\"{a-b}\"", Some("{a-b}")), ("null", None), ("[]", None)]
+        {
+            let (one, two) = ("1".repeat(40), "2".repeat(40));
+            let body = format!(
+                r#"{{"ref":"refs/heads/a","before":"{one}","after":"{two}","repository":{{"id":{id},"full_name":"a/b"}}}}"#
+            );
+            let Ok(Event::Push(push)) = read("push", "application/json", body.as_bytes()).map(|parsed| parsed.event)
+            else {
+                panic!("no push")
+            };
+            assert_eq!(push.repository_id.as_deref(), expected, "{id}");
         }
     }
 

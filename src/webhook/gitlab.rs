@@ -6,30 +6,43 @@
 //! anything else         x-gitlab-token: <the secret>                                     a signature
 //! ```
 
-use base64::Engine;
-use base64::alphabet;
-use base64::engine::DecodePaddingMode;
-use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::signature::{Signature, same_token};
+use super::signature::same_token;
+use super::standard_signature::{self, ID, SigningKey};
 use super::{Malformed, Parsed, Refusal, Request, TestKind, TestMessage, key_of_digest, payload};
-use crate::domain::push::{DeliveryKey, Event, Push};
+use crate::domain::push::{Change, Event};
+use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
+
+/// Whether there is a token that matches, or a signature that could.
+pub(super) fn check_head(request: &Request, secrets: &[&Secret]) -> Result<(), Refusal> {
+    first_or_most_telling(secrets, |scheme| match scheme {
+        Scheme::Token(token) => check_token(request, token),
+        Scheme::Signature(_) => claims(request).map(drop),
+        Scheme::Unusable => Err(Refusal::SecretUnusable),
+    })
+}
 
 /// Tries each secret with its own scheme; if none fits, the most telling reason is given.
 pub(super) fn authenticate(request: &Request, secrets: &[&Secret], now: DateTime<Utc>) -> Result<(), Refusal> {
+    first_or_most_telling(secrets, |scheme| match scheme {
+        Scheme::Token(token) => check_token(request, token),
+        Scheme::Signature(key) => key.check(request, &claims(request)?, now),
+        Scheme::Unusable => Err(Refusal::SecretUnusable),
+    })
+}
+
+fn first_or_most_telling(
+    secrets: &[&Secret],
+    check: impl Fn(&Scheme<'_>) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
     let mut refusal = Refusal::NoSecret;
     for secret in secrets {
-        let verdict = match Scheme::of(secret) {
-            Scheme::Token(token) => check_token(request, token),
-            Scheme::Signature(key) => check_signature(request, &key, now),
-            Scheme::Unusable => Err(Refusal::SecretUnusable),
-        };
-        let Err(found) = verdict else { return Ok(()) };
-        if telling(&found) > telling(&refusal) {
+        let Err(found) = check(&Scheme::of(secret)) else { return Ok(()) };
+        if found.telling() > refusal.telling() {
             refusal = found;
         }
     }
@@ -76,13 +89,7 @@ pub(super) fn compose(secret: &Secret, message: &TestMessage<'_>, now: DateTime<
     request.push_header(IDEMPOTENCY_KEY, message.key);
     match Scheme::of(secret) {
         Scheme::Token(token) => request.push_header(TOKEN, token),
-        Scheme::Signature(key) => {
-            let timestamp = now.timestamp().to_string();
-            let signature = signed(&key, message.key.as_bytes(), timestamp.as_bytes(), &request.body);
-            request.push_header(ID, message.key);
-            request.push_header(TIMESTAMP, timestamp);
-            request.push_header(SIGNATURE, format!("{VERSION}{}", STANDARD.encode(signature.into_bytes())));
-        }
+        Scheme::Signature(key) => key.sign(&mut request, message.key, now),
         Scheme::Unusable => {}
     }
     request
@@ -93,20 +100,25 @@ enum Scheme<'a> {
     /// Equality with this value.
     Token(&'a [u8]),
     /// A signature with this key.
-    Signature(Vec<u8>),
+    Signature(SigningKey),
     /// Nothing: it claims to be a signing secret and is none.
     Unusable,
 }
 
 impl<'a> Scheme<'a> {
     fn of(secret: &'a Secret) -> Self {
-        let Some(encoded) = secret.expose().strip_prefix(SIGNING_SECRET) else {
+        if !standard_signature::is_signing_secret(secret) {
             return Self::Token(secret.expose());
-        };
-        match KEY_BASE64.decode(encoded) {
-            Ok(key) if key.len() >= SHORTEST_KEY => Self::Signature(key),
-            Ok(_) | Err(_) => Self::Unusable,
         }
+        SigningKey::of(secret).map_or(Self::Unusable, Self::Signature)
+    }
+}
+
+/// A signature alone; a token beside it is the forge's other way, and not what this secret asks for.
+fn claims(request: &Request) -> Result<Vec<Vec<u8>>, Refusal> {
+    match standard_signature::claims(request) {
+        Err(Refusal::Absent(_)) if request.header(TOKEN)?.is_some() => Err(Refusal::TokenInsteadOfSignature),
+        claims => claims,
     }
 }
 
@@ -114,78 +126,8 @@ fn check_token(request: &Request, token: &[u8]) -> Result<(), Refusal> {
     match request.header(TOKEN)? {
         Some(sent) if same_token(sent, token) => Ok(()),
         Some(_) => Err(Refusal::Mismatch(TOKEN)),
-        None if request.header(SIGNATURE)?.is_some() => Err(Refusal::SignatureInsteadOfToken),
+        None if request.has_header(standard_signature::SIGNATURE) => Err(Refusal::SignatureInsteadOfToken),
         None => Err(Refusal::Absent(TOKEN)),
-    }
-}
-
-/// The age is looked at last, so that a wrong clock is not taken for a wrong secret, nor the other way round.
-fn check_signature(request: &Request, key: &[u8], now: DateTime<Utc>) -> Result<(), Refusal> {
-    let claims = match request.header(SIGNATURE)? {
-        Some(claims) => claimed_signatures(claims)?,
-        None if request.header(TOKEN)?.is_some() => return Err(Refusal::TokenInsteadOfSignature),
-        None => return Err(Refusal::Absent(SIGNATURE)),
-    };
-    let id = request.header(ID)?.ok_or(Refusal::Absent(ID))?;
-    // The parts are joined with full stops: one within the id could move the border between what was signed as what.
-    let id_is_sound = std::str::from_utf8(id).is_ok_and(|text| DeliveryKey::parse(text).is_some());
-    if !id_is_sound || id.contains(&b'.') {
-        return Err(Refusal::Id);
-    }
-    let timestamp = request.header(TIMESTAMP)?.ok_or(Refusal::Absent(TIMESTAMP))?;
-    let sent_at = unix_seconds(timestamp).ok_or(Refusal::TimestampNotNumber)?;
-    let signature = signed(key, id, timestamp, &request.body);
-    if !claims.iter().any(|claim| signature.matches(claim)) {
-        return Err(Refusal::Mismatch(SIGNATURE));
-    }
-    check_age(now.timestamp().saturating_sub(sent_at))
-}
-
-/// A list separated by spaces: several while the forge rotates its key. Versions that we do not know are left out.
-fn claimed_signatures(list: &[u8]) -> Result<Vec<Vec<u8>>, Refusal> {
-    let ours: Vec<&[u8]> =
-        list.split(|byte| *byte == b' ').filter_map(|entry| entry.strip_prefix(VERSION.as_bytes())).collect();
-    if ours.is_empty() {
-        return Err(Refusal::UnknownVersions);
-    }
-    let decoded = ours.into_iter().filter_map(|encoded| STANDARD.decode(encoded).ok());
-    let claims: Vec<Vec<u8>> = decoded.filter(|bytes| bytes.len() == 32).collect();
-    if claims.is_empty() {
-        return Err(Refusal::NotBase64);
-    }
-    Ok(claims)
-}
-
-fn signed(key: &[u8], id: &[u8], timestamp: &[u8], body: &[u8]) -> Signature {
-    Signature::new(key, &[id, b".", timestamp, b".", body])
-}
-
-fn unix_seconds(value: &[u8]) -> Option<i64> {
-    let digits = value.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()
-}
-
-fn check_age(age_secs: i64) -> Result<(), Refusal> {
-    if age_secs.unsigned_abs() <= TOLERANCE_SECS {
-        return Ok(());
-    }
-    Err(match age_secs {
-        0.. => Refusal::TooOld(age_secs.unsigned_abs()),
-        _ => Refusal::FromTheFuture(age_secs.unsigned_abs()),
-    })
-}
-
-/// How much a reason says when several secrets each have their own: the further a request got, the more.
-fn telling(refusal: &Refusal) -> u8 {
-    match refusal {
-        Refusal::NoSecret => 0,
-        Refusal::Absent(_) => 1,
-        Refusal::TokenInsteadOfSignature | Refusal::SignatureInsteadOfToken => 2,
-        Refusal::Mismatch(_) => 3,
-        Refusal::Twice(_) | Refusal::Sha1Only | Refusal::Prefix | Refusal::Length(_) | Refusal::NotHex => 4,
-        Refusal::UnknownVersions | Refusal::NotBase64 | Refusal::Id | Refusal::TimestampNotNumber => 4,
-        Refusal::SecretUnusable => 5,
-        Refusal::TooOld(_) | Refusal::FromTheFuture(_) => 6,
     }
 }
 
@@ -201,7 +143,14 @@ struct Payload {
     /// Absent, null, or a commit.
     #[serde(default, deserialize_with = "present")]
     checkout_sha: Option<Option<String>>,
+    commits: Option<Vec<Commit>>,
     project: Project,
+}
+
+#[derive(Debug, Deserialize)]
+struct Commit {
+    id: Option<String>,
+    message: Option<String>,
 }
 
 /// Which event a body is: hooks of a project say it in both fields, system hooks in one of them.
@@ -213,6 +162,7 @@ struct Kind {
 
 #[derive(Debug, Deserialize)]
 struct Project {
+    id: Option<Value>,
     path_with_namespace: String,
 }
 
@@ -240,46 +190,36 @@ fn system_event(request: &Request) -> Result<Event, Malformed> {
 
 fn push_event(request: &Request) -> Result<Event, Malformed> {
     let payload = payload::read_strictly(&request.body)?;
-    let Payload { object_kind, event_name, ref_name, before, after, checkout_sha, project } = payload;
+    let Payload { object_kind, event_name, ref_name, before, after, checkout_sha, commits, project } = payload;
     let is_tag = match (Kind { object_kind, event_name }).word() {
         Some("push") => false,
         Some("tag_push") => true,
         Some(_) | None => return Err(Malformed::new("the event is a push, but the payload's `object_kind` is not")),
     };
-    let repository = project.path_with_namespace.as_str();
-    let push = payload::Moved { repository, ref_name: &ref_name, before: &before, after: &after }.check()?;
-    if payload::is_test(&push) {
-        return Ok(Event::Ping);
-    }
+    let change = payload::Moved { ref_name: &ref_name, before: &before, after: &after }.check()?;
+    let stands_still = change.before.is_some() && change.before == change.after;
     let after = match checkout_sha.as_ref().map(Option::as_deref) {
-        None => push.after,
+        // A test: what it would check out does not make it a move.
+        _ if stands_still => change.after,
+        None => change.after,
         // GitLab has no field that says "deleted": there is nothing to check out.
         Some(None) => None,
         Some(Some(text)) => {
             let commit = payload::revision("checkout_sha", text)?;
             // Of an annotated tag `after` is the tag object, and this is the commit.
-            if is_tag && push.after.is_some() { commit } else { push.after }
+            if is_tag && change.after.is_some() { commit } else { change.after }
         }
     };
-    Ok(Event::Push(Push { after, ..push }))
+    // The list is capped, but its last is the one that the ref names.
+    let is_head = |commit: &Commit| after.as_ref().map(Revision::as_str) == commit.id.as_deref();
+    let message = commits.unwrap_or_default().into_iter().rev().find(is_head).and_then(|commit| commit.message);
+    let Project { id, path_with_namespace } = project;
+    payload::push(&path_with_namespace, id, vec![Change { after, message, ..change }])
 }
 
 const EVENT: &str = "x-gitlab-event";
 const TOKEN: &str = "x-gitlab-token";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-const ID: &str = "webhook-id";
-const TIMESTAMP: &str = "webhook-timestamp";
-const SIGNATURE: &str = "webhook-signature";
-
-/// HMAC-SHA256; `v1a` is Ed25519, which GitLab does not use.
-const VERSION: &str = "v1,";
-const SIGNING_SECRET: &[u8] = b"whsec_";
-
-/// GitLab makes 32, Standard Webhooks asks for 24 to 64; below this a key can be guessed.
-const SHORTEST_KEY: usize = 16;
-
-/// What all reference implementations of Standard Webhooks use, both ways.
-const TOLERANCE_SECS: u64 = 300;
 
 /// A word of the forge, not a text.
 const LONGEST_WORD: usize = 100;
@@ -287,16 +227,11 @@ const LONGEST_WORD: usize = 100;
 /// Stands for a commit in a test delivery, where it is both before and after.
 const NO_MOVE: &str = "1111111111111111111111111111111111111111";
 
-/// Secrets are copied by hand, and some tools drop the padding.
-const KEY_BASE64: GeneralPurpose = GeneralPurpose::new(
-    &alphabet::STANDARD,
-    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
-);
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::webhook::signature;
+    use crate::webhook::standard_signature::{SIGNATURE, TIMESTAMP};
 
     const WHSEC: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
     const GOOD: &str = "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=";
@@ -325,8 +260,9 @@ mod tests {
 
     fn ids(event: Result<Event, Malformed>) -> (String, Option<String>, Option<String>) {
         let Ok(Event::Push(push)) = event else { panic!("no push: {event:?}") };
-        let text = |id: Option<crate::domain::revision::Revision>| id.map(|id| id.short().to_owned());
-        (push.ref_name.to_string(), text(push.before), text(push.after))
+        let [change] = &push.changes[..] else { panic!("{push:?}") };
+        let text = |id: &Option<crate::domain::revision::Revision>| id.as_ref().map(|id| id.short().to_owned());
+        (change.ref_name.to_string(), text(&change.before), text(&change.after))
     }
 
     #[test]

@@ -8,15 +8,20 @@
 //!     (the operator's log)        (the authentic sender)
 //! ```
 //!
-//! The names of the forges' headers and payload fields live here and nowhere else, one file per forge; `signature` holds the
-//! HMACs, `payload` what all forges' JSON has in common. The forge is the configured one: no header can choose a weaker check.
+//! The names of the forges' headers and payload fields live here and nowhere else, one file per forge. What several of them
+//! share: `signature` the HMACs, `hex_signature` and `standard_signature` two ways of writing one down, `form` and `payload`
+//! two ways of packing JSON, `refusal` the reasons. The forge is the configured one: no header can choose a weaker check.
 //!
 //! Absent from this room: input and output, the clock (`now` is an argument), the log, async, and any knowledge of sites.
 
+mod form;
 mod github;
 mod gitlab;
+mod hex_signature;
 mod payload;
+mod refusal;
 mod signature;
+mod standard_signature;
 
 use std::fmt;
 
@@ -26,6 +31,9 @@ use crate::domain::forge::Forge;
 use crate::domain::push::{DeliveryKey, Event, RefName};
 use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
+
+pub use refusal::Refusal;
+use refusal::Twice;
 
 /// One POST as it came: nothing in it can be trusted yet.
 #[derive(Clone)]
@@ -61,62 +69,6 @@ pub struct Parsed {
 #[error("{0}")]
 pub struct Malformed(String);
 
-/// Why a request is not believed: for the operator's log, never for the sender. Holds no secret, token, signature or body.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// Nothing to compare with: an empty secret would let anyone in.
-    #[error("the repository has no webhook secret")]
-    NoSecret,
-    /// The operator's mistake: no request can match this secret.
-    #[error("the configured signing secret is not `whsec_` followed by the base64 of 16 bytes or more")]
-    SecretUnusable,
-    /// The proof is missing.
-    #[error("header `{0}` is absent: is a secret set on the forge?")]
-    Absent(&'static str),
-    /// Which of them would count is anybody's guess, so none does.
-    #[error("header `{0}` was sent more than once")]
-    Twice(&'static str),
-    /// A very old GitHub Enterprise Server, or a proxy that drops headers.
-    #[error("only the SHA-1 signature `x-hub-signature` was sent; `x-hub-signature-256` is needed")]
-    Sha1Only,
-    /// Not GitHub's form.
-    #[error("header `x-hub-signature-256` does not begin with `sha256=`")]
-    Prefix,
-    /// Not a whole SHA-256.
-    #[error("header `x-hub-signature-256` has {0} bytes after `sha256=` instead of 64")]
-    Length(usize),
-    /// Not GitHub's form.
-    #[error("header `x-hub-signature-256` has something else than hex digits after `sha256=`")]
-    NotHex,
-    /// Signed, but not in a way that we can check.
-    #[error("header `webhook-signature` has no entry of version `v1`")]
-    UnknownVersions,
-    /// Not the form of Standard Webhooks.
-    #[error("header `webhook-signature` has no `v1` entry that is the base64 of 32 bytes")]
-    NotBase64,
-    /// An id that could be taken for a part of the timestamp or the body.
-    #[error("header `webhook-id` is empty, too long, or has a character that no id has")]
-    Id,
-    /// The time of sending can not be told.
-    #[error("header `webhook-timestamp` is no number of seconds")]
-    TimestampNotNumber,
-    /// Authentic, but perhaps recorded and sent again.
-    #[error("the signature is right, but {0} s old: a replay, or one of the two clocks is wrong")]
-    TooOld(u64),
-    /// Authentic, but a clock is wrong.
-    #[error("the signature is right, but {0} s ahead of this machine's clock")]
-    FromTheFuture(u64),
-    /// The configuration asks for more than the forge sent; accepting less would be a downgrade.
-    #[error("a token was sent, but the configured secret is a signing secret: set it as signing token on the forge")]
-    TokenInsteadOfSignature,
-    /// The other way round.
-    #[error("a signature was sent, but the configured secret is a plain token, not a signing secret (`whsec_…`)")]
-    SignatureInsteadOfToken,
-    /// Well-formed, and made with another secret or over another body.
-    #[error("header `{0}` does not match: another secret, or the body was changed on its way")]
-    Mismatch(&'static str),
-}
-
 /// A delivery to compose, for `send-test` and `demo`.
 #[derive(Debug, Clone)]
 pub struct TestMessage<'a> {
@@ -144,6 +96,16 @@ pub enum TestKind<'a> {
     },
 }
 
+/// Looks whether a request could be authentic before its body is read: whether the proof is there, whole and, where it does
+/// not depend on the body, right. `request.body` is not looked at.
+pub fn check_head(forge: Forge, request: &Request, secrets: &[Secret]) -> Result<(), Refusal> {
+    let secrets = usable(secrets)?;
+    match forge {
+        Forge::Github => github::check_head(request),
+        Forge::Gitlab => gitlab::check_head(request, &secrets),
+    }
+}
+
 /// Proves that a request comes from the configured forge, with any of the secrets (several while rotating).
 ///
 /// Looks at headers and raw bytes only: nothing is parsed before this succeeds. Every comparison with a secret takes constant time.
@@ -153,15 +115,17 @@ pub fn authenticate(
     secrets: &[Secret],
     now: DateTime<Utc>,
 ) -> Result<Verified, Refusal> {
-    let secrets: Vec<&Secret> = secrets.iter().filter(|secret| !secret.expose().is_empty()).collect();
-    if secrets.is_empty() {
-        return Err(Refusal::NoSecret);
-    }
+    let secrets = usable(secrets)?;
     match forge {
         Forge::Github => github::authenticate(&request, &secrets)?,
         Forge::Gitlab => gitlab::authenticate(&request, &secrets, now)?,
     }
     Ok(Verified { forge, request })
+}
+
+fn usable(secrets: &[Secret]) -> Result<Vec<&Secret>, Refusal> {
+    let secrets: Vec<&Secret> = secrets.iter().filter(|secret| !secret.expose().is_empty()).collect();
+    if secrets.is_empty() { Err(Refusal::NoSecret) } else { Ok(secrets) }
 }
 
 /// Reads what an authentic delivery says; the only parser.
@@ -192,7 +156,19 @@ pub fn accepts_media_type(forge: Forge, content_type: Option<&str>) -> bool {
     }
 }
 
+impl Verified {
+    /// What was sent.
+    pub fn request(&self) -> &Request {
+        &self.request
+    }
+}
+
 impl Request {
+    /// Whether a header was sent at all.
+    fn has_header(&self, name: &'static str) -> bool {
+        self.headers.iter().any(|(found, _)| found.eq_ignore_ascii_case(name))
+    }
+
     /// The value of a header that may be sent once.
     fn header(&self, name: &'static str) -> Result<Option<&[u8]>, Twice> {
         let mut values = self.headers.iter().filter(|(found, _)| found.eq_ignore_ascii_case(name));
@@ -221,6 +197,12 @@ impl Request {
         DeliveryKey::parse(std::str::from_utf8(value).ok()?)
     }
 
+    /// Whether the body is a form; else it is taken for JSON.
+    fn is_form(&self) -> Result<bool, Twice> {
+        let content_type = self.header(CONTENT_TYPE)?;
+        Ok(content_type.is_some_and(|value| essence(&String::from_utf8_lossy(value)) == FORM))
+    }
+
     fn of_json(body: &serde_json::Value) -> Self {
         Self { headers: vec![(CONTENT_TYPE.to_owned(), JSON.into())], body: body.to_string().into_bytes() }
     }
@@ -246,16 +228,6 @@ impl Malformed {
     /// Keeps the beginning only: a reason may quote the sender's bytes.
     fn new(reason: impl fmt::Display) -> Self {
         Self(reason.to_string().chars().take(LONGEST_REASON).collect())
-    }
-}
-
-/// A header was sent more than once.
-#[derive(Debug)]
-struct Twice(&'static str);
-
-impl From<Twice> for Refusal {
-    fn from(Twice(header): Twice) -> Self {
-        Self::Twice(header)
     }
 }
 
@@ -289,6 +261,7 @@ const LONGEST_REASON: usize = 300;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::push::Change;
 
     const WHSEC: &[u8] = b"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDazkIxYDE5xg=";
 
@@ -330,7 +303,8 @@ mod tests {
                 let parsed = parse(&verified).unwrap();
                 let Event::Push(push) = parsed.event else { panic!("{parsed:?}") };
                 assert_eq!((parsed.key.as_str(), push.repository.as_str()), ("test-1", "acme/blog"));
-                assert_eq!((push.ref_name, push.before, push.after), (ref_name, before, Some(after)));
+                let change = Change { ref_name, before, after: Some(after), message: None };
+                assert_eq!(push.changes, [change]);
                 assert_eq!(parsed.digest, signature::digest(&verified.request.body));
             }
             let message = TestMessage { key: "test-2", repository: "acme/blog", kind: TestKind::Ping };

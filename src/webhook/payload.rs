@@ -7,9 +7,10 @@ use std::fmt;
 
 use serde::de::{DeserializeOwned, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, de};
+use serde_json::Value;
 
 use super::Malformed;
-use crate::domain::push::{Push, RefName};
+use crate::domain::push::{Change, Event, Push, RefName};
 use crate::domain::revision::Revision;
 
 /// Reads JSON in which no object, at any depth, has a key twice: readers disagree on which of the two counts.
@@ -26,11 +27,9 @@ pub(super) fn read<T: DeserializeOwned>(json: &[u8]) -> Result<T, Malformed> {
     serde_json::from_str(text(json)?).map_err(no_json)
 }
 
-/// A push as payloads write it, before its values are checked.
+/// A ref that moved as payloads write it, before its values are checked.
 #[derive(Debug)]
 pub(super) struct Moved<'a> {
-    /// The repository's identity.
-    pub(super) repository: &'a str,
     /// The full ref name.
     pub(super) ref_name: &'a str,
     /// Zeros if the ref was created.
@@ -41,28 +40,34 @@ pub(super) struct Moved<'a> {
 
 impl Moved<'_> {
     /// Checks the values.
-    pub(super) fn check(self) -> Result<Push, Malformed> {
-        let Self { repository, ref_name, before, after } = self;
-        if repository.is_empty() || repository.len() > LONGEST_REPOSITORY || repository.contains(char::is_control) {
-            return Err(Malformed::new("the repository's name is empty, too long or has control characters"));
-        }
-        Ok(Push {
-            repository: repository.to_owned(),
+    pub(super) fn check(self) -> Result<Change, Malformed> {
+        let Self { ref_name, before, after } = self;
+        Ok(Change {
             ref_name: RefName::parse(ref_name).map_err(Malformed::new)?,
             before: revision("before", before)?,
             after: revision("after", after)?,
+            message: None,
         })
     }
+}
+
+/// What a push says, once its refs were checked: a test if they all stand still.
+pub(super) fn push(repository: &str, repository_id: Option<Value>, changes: Vec<Change>) -> Result<Event, Malformed> {
+    if repository.is_empty() || repository.len() > LONGEST_REPOSITORY || repository.contains(char::is_control) {
+        return Err(Malformed::new("the repository's name is empty, too long or has control characters"));
+    }
+    let repository_id = match repository_id {
+        Some(Value::Number(number)) => Some(number.to_string()),
+        Some(Value::String(text)) if !text.is_empty() && text.len() <= LONGEST_ID => Some(text),
+        Some(_) | None => None,
+    };
+    let push = Push { repository: repository.to_owned(), repository_id, changes };
+    Ok(if push.is_test() { Event::Ping } else { Event::Push(push) })
 }
 
 /// Reads a commit id; zeros are none.
 pub(super) fn revision(field: &str, text: &str) -> Result<Option<Revision>, Malformed> {
     Revision::parse_or_zero(text).map_err(|error| Malformed::new(format!("`{field}`: {error}")))
-}
-
-/// A push from a commit to itself moves nothing: forges without a ping send it as a test.
-pub(super) fn is_test(push: &Push) -> bool {
-    push.before.is_some() && push.before == push.after
 }
 
 /// How a forge writes "no commit" beside this one.
@@ -141,10 +146,11 @@ impl<'de> Visitor<'de> for UniqueKeysVisitor {
 /// GitLab allows 255 characters a group and 20 nested groups; nobody comes near.
 const LONGEST_REPOSITORY: usize = 1024;
 
+/// The longest seen is a UUID in braces.
+const LONGEST_ID: usize = 100;
+
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
 
     #[test]
@@ -191,10 +197,12 @@ mod tests {
     fn values_are_checked_and_never_trimmed() {
         let (one, two, zero) = ("1".repeat(40), "2".repeat(64), "0".repeat(40));
         let check = |repository: &str, ref_name: &str, before: &str, after: &str| {
-            Moved { repository, ref_name, before, after }.check()
+            push(repository, None, vec![Moved { ref_name, before, after }.check()?])
         };
-        let push = check("acme/blog", "refs/heads/main", &zero, &two).unwrap();
-        assert_eq!((push.before, push.after.map(|id| id.to_string())), (None, Some(two.clone())));
+        let Event::Push(push) = check("acme/blog", "refs/heads/main", &zero, &two).unwrap() else { panic!("no push") };
+        let Change { before, after, .. } = push.changes.into_iter().next().unwrap();
+        assert_eq!((before, after.map(|id| id.to_string())), (None, Some(two.clone())));
+        assert_eq!(check("acme/blog", "refs/heads/main", &one, &one), Ok(Event::Ping));
         for (repository, ref_name, before, after) in [
             ("", "refs/heads/main", &*one, &*two),
             ("acme\n/blog", "refs/heads/main", &one, &two),

@@ -144,7 +144,7 @@ fn json_has_the_fields_that_are_documented() {
     let ask = |args: &[&str]| house.landfall(&[args, &["--json"]].concat()).expect(0).json();
     let deployment = "attempt commit delivery_key finished_at id kind node queued_at reason ref release requested_by retry_of \
          site started_at state step superseded_by trigger";
-    let site = "branch hold last live problem queued repository root running site";
+    let site = "branch hold last live problem queued refs repository root running site";
     let release = "commit deployment live made_at path release rolled_away";
     assert_eq!(keys(&ask(&["deploy", "blog"])), deployment);
     assert_eq!(keys(&ask(&["status", "blog"])), site);

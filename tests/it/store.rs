@@ -18,7 +18,7 @@ use landfall::domain::deployment::{
 };
 use landfall::domain::hook_name::HookName;
 use landfall::domain::name::{NodeName, RepositoryName, SiteName};
-use landfall::domain::push::{DeliveryKey, RefName};
+use landfall::domain::push::{Change, DeliveryKey, RefName};
 use landfall::domain::release_id::ReleaseId;
 use landfall::domain::revision::Revision;
 use landfall::domain::routing::{Route, Wanted};
@@ -829,9 +829,12 @@ fn delivery(id: &str, digit: char) -> NewDelivery {
         key: key(id),
         event: "push".into(),
         digest: "0".repeat(64),
-        ref_name: Some(branch()),
-        before: Some(commit('0', '1')),
-        after: Some(commit(digit, digit)),
+        changes: vec![Change {
+            ref_name: branch(),
+            before: Some(commit('0', '1')),
+            after: Some(commit(digit, digit)),
+            message: None,
+        }],
     }
 }
 

@@ -265,14 +265,14 @@ fn whoever_cannot_prove_it_gets_the_very_same_401_and_the_operator_the_reason() 
     let table = [
         (proof(""), "does not begin with `sha256=`"),
         (proof(&right.replace("sha256", "sha1")), "does not begin with `sha256=`"),
-        (proof("sha256="), "has 0 bytes after `sha256=`"),
-        (proof(&right[..70]), "has 63 bytes after `sha256=`"),
-        (proof(&format!("{right}0")), "has 65 bytes after `sha256=`"),
+        (proof("sha256="), "a signature of 0 characters"),
+        (proof(&right[..70]), "a signature of 63 characters"),
+        (proof(&format!("{right}0")), "a signature of 65 characters"),
         (proof(&right.replace("sha256=", "sha256=g")[..71]), "something else than hex digits"),
         (proof(&github_signature("another secret of 16 bytes", &good.body)), "`x-hub-signature-256` does not match"),
         (twice, "was sent more than once"),
         (good.clone().header("x-hub-signature-256", None), "`x-hub-signature-256` is absent"),
-        (proof("").header("x-hub-signature-256", None).header("x-hub-signature", Some("sha1=00")), "only the SHA-1"),
+        (proof("").header("x-hub-signature-256", None).header("x-hub-signature", Some("sha1=00")), "only a SHA-1"),
     ];
     let mut answers: Vec<_> = table.iter().map(|(delivery, _)| daemon.send(delivery)).collect();
     for (_, reason) in &table {

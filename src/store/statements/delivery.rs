@@ -6,6 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::domain::admission::{Admission, DeliveryStatus, SiteNow, SiteStatus, admit};
 use crate::domain::deployment::{DeploymentId, Kind, StateName, Trigger};
+use crate::domain::revision::Revision;
 use crate::domain::routing::{Route, Wanted};
 use crate::store::{Acceptance, IsLive, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
 
@@ -67,6 +68,7 @@ async fn insert_delivery(
             .bind(delivery.key.as_str())
             .fetch_one(&mut *connection)
             .await?;
+    let first = delivery.changes.first();
     sqlx::query(
         "INSERT INTO delivery (id, repository, forge_key, attempt, event, digest, ref_name, before_id, after_id, status, \
          reason, received_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
@@ -77,9 +79,9 @@ async fn insert_delivery(
     .bind(attempt)
     .bind(storable(&delivery.event))
     .bind(delivery.digest.as_str())
-    .bind(delivery.ref_name.as_ref().map(|name| name.as_str()))
-    .bind(delivery.before.as_ref().map(|revision| revision.as_str()))
-    .bind(delivery.after.as_ref().map(|revision| revision.as_str()))
+    .bind(first.map(|change| change.ref_name.as_str()))
+    .bind(first.and_then(|change| change.before.as_ref()).map(Revision::as_str))
+    .bind(first.and_then(|change| change.after.as_ref()).map(Revision::as_str))
     .bind(status.as_str())
     .bind(reason.as_deref().map(storable))
     .bind(now.timestamp_millis())
@@ -98,7 +100,9 @@ async fn accept_for(
     let VerdictFor { site, node, route } = verdict;
     let answer = |status, reason, deployment| SiteAcceptance { site: site.clone(), status, reason, deployment };
     let wanted = match route {
-        Route::Ignore(reason) => return Ok(answer(SiteStatus::Ignored, Some(reason.clone()), None)),
+        Route::Ignore(reason) | Route::Skip(_, reason) => {
+            return Ok(answer(SiteStatus::Ignored, Some(reason.clone()), None));
+        }
         Route::Deploy(wanted) => wanted,
     };
     let hold = site::hold(connection, site).await?;

@@ -174,12 +174,6 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
     let url = reader.required(table, "url", URL);
     let url = url
         .and_then(|field| reader.parsed(&field, URL, |text| RemoteUrl::parse(text).map_err(|error| error.to_string())));
-    let identity = table.take("repository").and_then(|field| {
-        reader.parsed(&field, "its name on the forge, such as \"acme/blog\"", |text| {
-            let plain = !text.is_empty() && text.chars().all(|letter| !letter.is_whitespace() && !letter.is_control());
-            if plain { Ok(text.to_owned()) } else { Err(String::new()) }
-        })
-    });
     let forge_id = table.take("repository_id").and_then(|field| {
         reader.parsed(&field, "the forge's own id of the repository, as text", |text| {
             let plain = !text.is_empty() && text.len() <= LONGEST_ID && text.chars().all(|letter| !letter.is_control());
@@ -187,7 +181,19 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
         })
     });
     let forge = read_forge(reader, table, url.as_ref());
-    let secret = reader.required(table, "secret", SECRET);
+    let identity = table.take("repository").and_then(|field| {
+        reader.parsed(&field, "its name on the forge, such as \"acme/blog\"", |text| {
+            // Projects and repositories of Azure may have blanks in their names, but not around them.
+            let blank = |letter: char| letter.is_whitespace() && (letter != ' ' || forge != Some(Forge::Azure));
+            let plain = !text.is_empty()
+                && text.trim() == text
+                && !text.chars().any(|letter| blank(letter) || letter.is_control());
+            if plain { Ok(text.to_owned()) } else { Err(String::new()) }
+        })
+    });
+    // SourceHut signs with a key that everybody knows.
+    let may_lack_secret = forge == Some(Forge::Sourcehut);
+    let secret = if may_lack_secret { table.take("secret") } else { reader.required(table, "secret", SECRET) };
     let secrets = secret.map(|field| read_secret_list(reader, field)).unwrap_or_default();
     let is_ssh = url.as_ref().is_none_or(|url| url.scheme() == Scheme::Ssh);
     let mut for_ssh = |key| {
@@ -211,7 +217,7 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
         reader.report(table.place(), key, "is missing; allowed: the absolute path of a private key".into());
     }
     let forge = forge?;
-    let identity = Identity::new(forge, &identity.unwrap_or_else(|| url.identity()));
+    let identity = identity.map_or_else(|| Identity::of_url(forge, &url), |text| Identity::new(forge, &text));
     Some(Repository { identity, forge_id, forge, secrets, ssh_key, known_hosts, token, url })
 }
 
@@ -507,5 +513,4 @@ const URL: &str = "\"https://…\", \"ssh://…\", \"git@host:path\", \"http://�
 const SECRET: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { credential = \"name\" }, or a list of these";
 
 /// Words of the contract whose forges come later.
-const LATER_FORGES: [&str; 8] =
-    ["gitea", "forgejo", "gogs", "bitbucket", "bitbucket-dc", "azure", "sourcehut", "standard"];
+const LATER_FORGES: [&str; 3] = ["gitea", "forgejo", "gogs"];

@@ -148,3 +148,166 @@ const PUSH: &str = "git.push";
 
 /// Stands for a commit in a test delivery, where it is both before and after.
 const NO_MOVE: &str = "1111111111111111111111111111111111111111";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::signature;
+    use crate::webhook::tests::{fixture, fixtures, told};
+
+    const PASSWORD: &str = "a secret of the fixtures";
+
+    fn check(headers: &[&str], secrets: &[&str]) -> Result<(), Refusal> {
+        let headers = headers.iter().map(|value| ("Authorization".to_owned(), value.as_bytes().to_vec())).collect();
+        let secrets: Vec<Secret> = secrets.iter().map(|text| Secret::new(text.as_bytes().to_vec())).collect();
+        check_head(&Request { headers, body: Vec::new() }, &secrets.iter().collect::<Vec<_>>())
+    }
+
+    fn basic(credentials: &str) -> String {
+        format!("Basic {}", STANDARD.encode(credentials))
+    }
+
+    fn read(body: &str) -> Result<Parsed, Malformed> {
+        let request = Request { headers: Vec::new(), body: body.as_bytes().to_vec() };
+        parse(&request, signature::digest(&request.body))
+    }
+
+    fn push(resource: &str) -> Result<Parsed, Malformed> {
+        read(&format!(r#"{{"eventType":"git.push","id":"1","resource":{resource}}}"#))
+    }
+
+    #[test]
+    fn the_recorded_payloads_say_what_happened() {
+        const ID: &str = "278d5cd2-584d-4b63-824a-2ba458937249";
+        let table = [
+            ("push", format!("acme/blog {ID}: refs/heads/main 6113728..0d1a26e `A second page`")),
+            ("create-branch", format!("acme/blog {ID}: refs/heads/release/2.0 -..0d1a26e")),
+            ("delete", format!("acme/blog {ID}: refs/heads/release/2.0 0d1a26e..-")),
+            ("force-push", format!("acme/blog {ID}: refs/heads/main 0d1a26e..9f2c4b7 `Another second page`")),
+            ("tag", format!("acme/blog {ID}: refs/tags/v1.0.0 -..0d1a26e")),
+            // Azure tells the tag object; the fetch finds its commit.
+            ("annotated-tag", format!("acme/blog {ID}: refs/tags/v1.0.0 -..5c0ffee")),
+            (
+                "several",
+                format!(
+                    "acme/blog {ID}: refs/heads/draft 6113728..9f2c4b7 `A draft`, refs/heads/main 6113728..0d1a26e \
+                     `A second page`, refs/tags/v0.9.0 6113728..-, refs/tags/v1.0.0 -..0d1a26e `A second page`"
+                ),
+            ),
+            ("no-refs", format!("acme/blog {ID}:")),
+            ("blanks", format!("Acme Web/blog {ID}: refs/heads/main 6113728..0d1a26e `A second page`")),
+            (
+                "sample",
+                format!(
+                    "Fabrikam-Fiber-Git/Fabrikam-Fiber-Git {ID}: refs/heads/main aad331d..33b55f7 `Fixed bug in web.config file`"
+                ),
+            ),
+            ("pull-request", "other `git.pullrequest.created`".into()),
+        ];
+        assert_eq!(fixtures("azure"), table.len());
+        for (name, expected) in table {
+            let request = fixture("azure", name);
+            assert_eq!(check_head(&request, &[&Secret::new(PASSWORD.into())]), Ok(()), "{name}");
+            assert_eq!(told(parse(&request, signature::digest(&request.body))), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_a_user_and_a_password_or_a_password() {
+        let whole = format!("ada:{PASSWORD}");
+        for (credentials, secret, believed) in [
+            (&*whole, &*whole, true),
+            (&whole, PASSWORD, true),
+            (&format!(":{PASSWORD}"), PASSWORD, true),
+            (&format!("eve:{PASSWORD}"), &whole, false),
+            (&format!("eve:{whole}"), &whole, true),
+            (&format!("{whole}:"), &whole, false),
+            (&format!("ada:{PASSWORD} "), PASSWORD, false),
+            (&format!("ada:{PASSWORD}\n"), PASSWORD, false),
+            (&format!("ada:{}", &PASSWORD[1..]), PASSWORD, false),
+            (&format!("ada:{}", PASSWORD.to_uppercase()), PASSWORD, false),
+            (&format!("{PASSWORD}:ada"), PASSWORD, false),
+            (&format!("{PASSWORD}:"), PASSWORD, false),
+            (":", PASSWORD, false),
+        ] {
+            let expected = if believed { Ok(()) } else { Err(Refusal::Credentials(CREDENTIALS)) };
+            assert_eq!(check(&[&basic(credentials)], &[secret]), expected, "{credentials} {secret}");
+            assert_eq!(check(&[&basic(credentials)], &["another", secret]), expected, "rotation");
+        }
+    }
+
+    #[test]
+    fn every_other_header_is_refused_with_its_reason() {
+        let good = basic(&format!("ada:{PASSWORD}"));
+        assert_eq!(check(&[], &[PASSWORD]), Err(Refusal::Absent(CREDENTIALS)));
+        assert_eq!(check(&[&good, &good], &[PASSWORD]), Err(Refusal::Twice(CREDENTIALS)));
+        let bearer = good.replace("Basic", "Bearer");
+        for value in ["", "Basic", &bearer, &good["Basic ".len()..], &good.replace("Basic ", "basic ")] {
+            assert_eq!(check(&[value], &[PASSWORD]), Err(Refusal::Scheme(CREDENTIALS)), "{value}");
+        }
+        let bad = [
+            "Basic ",
+            "Basic *",
+            &good[..good.len() - 1],
+            &format!("{good}="),
+            &format!("{good} "),
+            &basic(PASSWORD),
+            &basic(""),
+        ];
+        for value in bad {
+            assert_eq!(check(&[value], &[PASSWORD]), Err(Refusal::NotCredentials(CREDENTIALS)), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_event_and_the_key_stand_in_the_body() {
+        let parsed =
+            read(r#"{"eventType":"ms.vss-release.deployment-completed-event","id":7,"resource":null}"#).unwrap();
+        assert_eq!(parsed.event, Event::Other("ms.vss-release.deployment-completed-event".into()));
+        assert_eq!(parsed.key.as_str(), parsed.digest, "no id that could be one");
+        let parsed = read(r#"{"eventType":"a\nb","id":"one two"}"#).unwrap();
+        assert_eq!((parsed.event_name.as_str(), parsed.key.as_str()), ("ab", &*parsed.digest));
+        assert_eq!(read(r#"{"eventType":"x","id":"03c164c2"}"#).unwrap().key.as_str(), "03c164c2");
+        for body in [
+            "",
+            "[]",
+            "{}",
+            r#"{"eventType":null}"#,
+            r#"{"eventType":7}"#,
+            r#"{"eventType":"a","eventType":"git.push"}"#,
+        ] {
+            assert!(read(body).is_err(), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_matters_is_read_strictly_and_the_rest_is_not_missed() {
+        const BLOG: &str = r#""repository":{"name":"blog","project":{"name":"acme"}}"#;
+        let (one, two) = ("1".repeat(40), "2".repeat(40));
+        let update = |name: &str, old: &str, new: &str| {
+            push(&format!(
+                r#"{{{BLOG},"refUpdates":[{{"name":"{name}","oldObjectId":"{old}","newObjectId":"{new}"}}]}}"#
+            ))
+        };
+        assert_eq!(told(update("refs/heads/main", &one, &two)), "acme/blog: refs/heads/main 1111111..2222222");
+        assert_eq!(told(update("refs/heads/main", &one, &one)), "ping");
+        assert_eq!(told(push(&format!(r#"{{{BLOG},"refUpdates":[]}}"#))), "acme/blog:");
+        assert!(update("main", &one, &two).is_err());
+        assert!(update("refs/heads/main", &one[1..], &two).is_err());
+        assert!(update("refs/heads/main", &one, "").is_err());
+        let bare = format!("{{{BLOG}}}");
+        for resource in [
+            "null",
+            "{}",
+            &bare,
+            &format!(r#"{{{BLOG},"refUpdates":null}}"#),
+            &format!(r#"{{{BLOG},"refUpdates":[null]}}"#),
+            &format!(r#"{{{BLOG},"refUpdates":[],"commits":7}}"#),
+            &format!(r#"{{{BLOG},"refUpdates":[],"refUpdates":[]}}"#),
+            r#"{"refUpdates":[],"repository":{"name":"blog"}}"#,
+            r#"{"refUpdates":[],"repository":null}"#,
+        ] {
+            assert!(push(resource).is_err(), "{resource}");
+        }
+    }
+}

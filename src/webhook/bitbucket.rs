@@ -142,3 +142,113 @@ const TAGS: &str = "refs/tags/";
 
 /// Stands for a commit in a test delivery, where it is both before and after.
 const NO_MOVE: &str = "1111111111111111111111111111111111111111";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::signature;
+    use crate::webhook::tests::{fixture, fixtures, told};
+
+    const SECRET: &str = "a secret of the fixtures";
+
+    fn read(body: &str) -> Result<Event, Malformed> {
+        let headers = vec![(EVENT.to_owned(), PUSH.into())];
+        let request = Request { headers, body: body.as_bytes().to_vec() };
+        parse(&request, signature::digest(&request.body)).map(|parsed| parsed.event)
+    }
+
+    fn push(changes: &str) -> Result<Event, Malformed> {
+        read(&format!(r#"{{"repository":{{"full_name":"acme/blog"}},"push":{{"changes":{changes}}}}}"#))
+    }
+
+    fn side(kind: &str, name: &str, hash: &str) -> String {
+        format!(r#"{{"type":"{kind}","name":"{name}","target":{{"hash":"{hash}"}}}}"#)
+    }
+
+    #[test]
+    fn the_recorded_payloads_say_what_happened() {
+        const REPOSITORY: &str = "acme/blog {673a6070-3421-46c9-9d48-90745f7bfe8e}:";
+        let table = [
+            ("push", " refs/heads/main 6113728..0d1a26e `A second page`"),
+            ("create-branch", " refs/heads/release/2.0 -..0d1a26e `A second page`"),
+            ("delete", " refs/heads/release/2.0 0d1a26e..-"),
+            ("force-push", " refs/heads/main 0d1a26e..9f2c4b7 `Another second page`"),
+            ("tag", " refs/tags/v1.0.0 -..0d1a26e `A second page`"),
+            ("truncated", " refs/heads/main 6113728..0d1a26e `The last of many`"),
+            (
+                "several",
+                " refs/heads/draft 6113728..9f2c4b7 `A draft`, refs/heads/main 6113728..0d1a26e `A second page`, \
+                 refs/tags/v0.9.0 6113728..-, refs/tags/v1.0.0 -..0d1a26e `A second page`",
+            ),
+        ];
+        assert_eq!(fixtures("bitbucket"), table.len() + 1);
+        let secret = Secret::new(SECRET.into());
+        let other = ("pull-request", "other `pullrequest:created`".to_owned());
+        for (name, expected) in
+            table.map(|(name, changes)| (name, format!("{REPOSITORY}{changes}"))).into_iter().chain([other])
+        {
+            let request = fixture("bitbucket", name);
+            assert_eq!(check_head(&request), Ok(()), "{name}");
+            assert_eq!(authenticate(&request, &[&secret]), Ok(()), "{name}");
+            assert_eq!(told(parse(&request, signature::digest(&request.body))), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn sha_1_is_refused_although_the_header_is_the_right_one() {
+        let mut request = fixture("bitbucket", "push");
+        request.headers.retain(|(name, _)| name != "x-hub-signature");
+        assert_eq!(check_head(&request), Err(Refusal::Absent("x-hub-signature")));
+        request.push_header("x-hub-signature", "sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59");
+        assert_eq!(check_head(&request), Err(Refusal::Sha1Only("x-hub-signature")));
+        request.push_header("x-hub-signature", "sha256=");
+        assert_eq!(check_head(&request), Err(Refusal::Twice("x-hub-signature")));
+    }
+
+    #[test]
+    fn the_key_is_the_one_that_further_attempts_repeat() {
+        let key = |request: &Request| parse(request, signature::digest(&request.body)).unwrap().key.as_str().to_owned();
+        let mut request = fixture("bitbucket", "push");
+        let sent = request.headers.iter().find(|(name, _)| name == DELIVERY).unwrap().1.clone();
+        assert_eq!(key(&request).as_bytes(), sent);
+        request.headers.retain(|(name, _)| name != DELIVERY);
+        assert_eq!(key(&request), signature::digest(&request.body));
+    }
+
+    #[test]
+    fn null_is_nothing_and_what_matters_is_read_strictly() {
+        let (one, two) = ("1".repeat(40), "2".repeat(64));
+        let change = |old: &str, new: &str| push(&format!(r#"[{{"old":{old},"new":{new},"truncated":7}}]"#));
+        let branch = |hash: &str| side("branch", "main", hash);
+        assert_eq!(told(change("null", &branch(&two))), "acme/blog: refs/heads/main -..2222222");
+        assert_eq!(told(push(&format!(r#"[{{"new":{}}}]"#, branch(&two)))), "acme/blog: refs/heads/main -..2222222");
+        assert_eq!(told(change(&branch(&one), "null")), "acme/blog: refs/heads/main 1111111..-");
+        assert_eq!(change(&branch(&one), &branch(&one)), Ok(Event::Ping));
+        assert_eq!(told(push("[]")), "acme/blog:");
+        assert_eq!(told(change("null", &side("bookmark", "main", &one))), "acme/blog:", "neither branch nor tag");
+        for (old, new) in [
+            ("null", "null"),
+            ("null", "7"),
+            ("null", &*branch("")),
+            ("null", &branch("main")),
+            (&branch(&one[1..]), &branch(&two)),
+            ("null", &side("branch", "a..b", &one)),
+            ("null", &side("tag", "", &one)),
+            ("null", r#"{"type":"branch","name":"main"}"#),
+            ("null", r#"{"type":"branch","name":"main","target":null}"#),
+            ("null", r#"{"type":"branch","name":["main"],"target":{}}"#),
+        ] {
+            assert!(change(old, new).is_err(), "{old} {new}");
+        }
+        for body in [
+            "",
+            "{}",
+            "[]",
+            r#"{"push":{"changes":[]}}"#,
+            r#"{"push":{"changes":null},"repository":{"full_name":"a/b"}}"#,
+        ] {
+            assert!(read(body).is_err(), "{body}");
+        }
+        assert!(read(r#"{"repository":{"full_name":"a/b"},"push":{"changes":[],"changes":[]}}"#).is_err(), "twice");
+    }
+}

@@ -126,3 +126,93 @@ const DELIVERY: &str = "x-request-id";
 const SIGNATURE: HexSignature = HexSignature { header: "x-hub-signature", prefix: "sha256=", sha1_header: None };
 const PING: &str = "diagnostics:ping";
 const PUSH: &str = "repo:refs_changed";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::signature;
+    use crate::webhook::tests::{fixture, fixtures, told};
+
+    fn push(repository: &str, changes: &str) -> Result<Event, Malformed> {
+        let body = format!(r#"{{"repository":{repository},"changes":{changes}}}"#);
+        let request = Request { headers: vec![(EVENT.to_owned(), PUSH.into())], body: body.into_bytes() };
+        parse(&request, signature::digest(&request.body)).map(|parsed| parsed.event)
+    }
+
+    #[test]
+    fn the_recorded_payloads_say_what_happened() {
+        let table = [
+            ("push", "ACME/blog 84: refs/heads/main 6113728..0d1a26e `A second page`"),
+            ("push-old-server", "ACME/blog 84: refs/heads/main 6113728..0d1a26e"),
+            ("create-branch", "ACME/blog 84: refs/heads/release/2.0 -..0d1a26e `A second page`"),
+            ("delete", "ACME/blog 84: refs/heads/release/2.0 0d1a26e..-"),
+            ("force-push", "ACME/blog 84: refs/heads/main 0d1a26e..9f2c4b7 `Another second page`"),
+            ("tag", "ACME/blog 84: refs/tags/v1.0.0 -..0d1a26e `A second page`"),
+            // The server tells the tag object; the fetch finds its commit.
+            ("annotated-tag", "ACME/blog 84: refs/tags/v1.0.0 -..5c0ffee"),
+            (
+                "several",
+                "ACME/blog 84: refs/heads/draft 6113728..9f2c4b7, refs/heads/main 6113728..0d1a26e `A second page`, \
+                 refs/tags/v0.9.0 6113728..-, refs/tags/v1.0.0 -..0d1a26e `A second page`",
+            ),
+            ("personal", "~ADA/blog 84: refs/heads/main 6113728..0d1a26e"),
+            ("ping", "ping"),
+            ("pull-request", "other `pr:opened`"),
+        ];
+        assert_eq!(fixtures("bitbucket-dc"), table.len());
+        let secret = Secret::new(b"a secret of the fixtures".to_vec());
+        for (name, expected) in table {
+            let request = fixture("bitbucket-dc", name);
+            assert_eq!(check_head(&request), Ok(()), "{name}");
+            assert_eq!(authenticate(&request, &[&secret]), Ok(()), "{name}");
+            let parsed = parse(&request, signature::digest(&request.body)).unwrap();
+            let sent = request.headers.iter().find(|(name, _)| name == DELIVERY).unwrap().1.clone();
+            assert_eq!(parsed.key.as_str().as_bytes(), sent, "{name}");
+            assert_eq!(told(Ok::<_, Malformed>(parsed)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_test_of_the_connection_needs_a_signature_too() {
+        let mut request = fixture("bitbucket-dc", "ping");
+        request.headers.retain(|(name, _)| name != "x-hub-signature");
+        assert_eq!(check_head(&request), Err(Refusal::Absent("x-hub-signature")));
+    }
+
+    #[test]
+    fn what_matters_is_read_strictly_and_the_rest_is_not_missed() {
+        const BLOG: &str = r#"{"slug":"blog","project":{"key":"ACME"},"links":{"clone":"none"}}"#;
+        let (one, two, zero) = ("1".repeat(40), "2".repeat(40), "0".repeat(40));
+        let change = |name: &str, from: &str, to: &str, more: &str| {
+            format!(r#"[{{"refId":"{name}","fromHash":"{from}","toHash":"{to}"{more}}}]"#)
+        };
+        let moved = change("refs/heads/main", &one, &two, "");
+        assert_eq!(told(push(BLOG, &moved)), "ACME/blog: refs/heads/main 1111111..2222222");
+        let deleted = change("refs/heads/main", &one, &two, r#","type":"DELETE""#);
+        assert_eq!(told(push(BLOG, &deleted)), "ACME/blog: refs/heads/main 1111111..-");
+        assert_eq!(told(push(BLOG, &change("refs/heads/a", &zero, &two, ""))), "ACME/blog: refs/heads/a -..2222222");
+        assert_eq!(push(BLOG, &change("refs/heads/a", &one, &one, "")), Ok(Event::Ping));
+        assert_eq!(told(push(BLOG, "[]")), "ACME/blog:");
+        for changes in [
+            change("main", &one, &two, ""),
+            change("refs/heads/main", &one[1..], &two, ""),
+            change("refs/heads/main", &one, "", ""),
+            change("refs/heads/main", &one, &two, r#","toHash":"""#),
+            change("refs/heads/main", &one, &two, r#","type":7"#),
+            "null".into(),
+            "[{}]".into(),
+            r#"[{"refId":7}]"#.into(),
+        ] {
+            assert!(push(BLOG, &changes).is_err(), "{changes}");
+        }
+        for repository in [
+            "null",
+            "{}",
+            r#"{"slug":"blog"}"#,
+            r#"{"slug":"blog","project":{"key":null}}"#,
+            r#"{"slug":7,"project":{"key":"A"}}"#,
+        ] {
+            assert!(push(repository, &moved).is_err(), "{repository}");
+        }
+    }
+}

@@ -112,7 +112,7 @@ mod tests {
         for forge in Forge::ALL {
             let default = default_secret(forge);
             assert_eq!(default.is_some(), forge == Forge::Sourcehut, "{forge}");
-            for key in &default {
+            if let Some(key) = &default {
                 assert_eq!(check_secret(forge, key), Ok(()));
                 assert!(is_public(forge, key));
             }

@@ -162,3 +162,175 @@ fn push_event(request: &Request) -> Result<Event, Malformed> {
     let changes: Result<Vec<_>, _> = moved.into_iter().map(Moved::check).collect();
     payload::push(&repository, repository_id, changes?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::webhook::signature;
+    use crate::webhook::standard_signature::{SIGNATURE, TIMESTAMP};
+    use crate::webhook::tests::{fixture, fixtures, told};
+
+    const WHSEC: &str = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDazkIxYDE5xg=";
+    const SENT_AT: i64 = 1_795_372_881;
+
+    /// The public half of what the fixtures of SourceHut are signed with, too.
+    fn public() -> String {
+        format!("whpk_{}", std::fs::read_to_string("fixtures/webhooks/sourcehut/public-key").unwrap().trim())
+    }
+
+    fn check(request: &Request, secrets: &[&str], seconds_later: i64) -> Result<(), Refusal> {
+        let secrets: Vec<Secret> = secrets.iter().map(|text| Secret::new(text.as_bytes().to_vec())).collect();
+        let now = DateTime::from_timestamp(SENT_AT + seconds_later, 0).unwrap();
+        authenticate(request, &secrets.iter().collect::<Vec<_>>(), now)
+    }
+
+    fn read(body: &str) -> Result<Event, Malformed> {
+        let request = Request { headers: Vec::new(), body: body.as_bytes().to_vec() };
+        parse(&request, signature::digest(&request.body)).map(|parsed| parsed.event)
+    }
+
+    fn push(data: &str) -> Result<Event, Malformed> {
+        read(&format!(r#"{{"type":"push","data":{{"repository":"acme/blog",{data}}}}}"#))
+    }
+
+    #[test]
+    fn the_recorded_payloads_say_what_happened() {
+        let table = [
+            ("push", "acme/blog: refs/heads/main 6113728..0d1a26e `A second page`"),
+            ("push-public-key", "acme/blog: refs/heads/main 6113728..0d1a26e `A second page`"),
+            ("create-branch", "acme/blog: refs/heads/release/2.0 -..0d1a26e"),
+            ("delete", "acme/blog: refs/heads/release/2.0 0d1a26e..-"),
+            ("force-push", "acme/blog: refs/heads/main 0d1a26e..9f2c4b7"),
+            ("tag", "acme/blog: refs/tags/v1.0.0 -..0d1a26e"),
+            ("long-ids", "acme/blog: refs/heads/main 1f4a1f4..2e5b2e5"),
+            (
+                "several",
+                "acme/blog: refs/heads/draft 6113728..9f2c4b7 `A draft`, refs/heads/main 6113728..0d1a26e `A second page`, \
+                 refs/tags/v0.9.0 6113728..-, refs/tags/v1.0.0 -..0d1a26e",
+            ),
+            ("ping", "ping"),
+            ("build", "other `build.finished`"),
+        ];
+        assert_eq!(fixtures("standard"), table.len());
+        let public = public();
+        for (name, expected) in table {
+            let request = fixture("standard", name);
+            let (own, other) = if name == "push-public-key" { (&*public, WHSEC) } else { (WHSEC, &*public) };
+            assert_eq!(check_head(&request, &[&Secret::new(own.into())]), Ok(()), "{name}");
+            assert_eq!(check(&request, &[own], 0), Ok(()), "{name}");
+            assert!(matches!(check(&request, &[other], 0), Err(Refusal::UnknownVersions(_))), "{name}");
+            assert_eq!(check(&request, &[other, own], 299), Ok(()), "rotation");
+            let parsed = parse(&request, signature::digest(&request.body)).unwrap();
+            let id = request.headers.iter().find(|(name, _)| name == ID).unwrap().1.clone();
+            assert_eq!(parsed.key.as_str().as_bytes(), id, "{name}");
+            assert_eq!(told(Ok::<_, Malformed>(parsed)), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn whatever_is_signed_is_needed_and_counts_for_both_ways_of_signing() {
+        let public = public();
+        for (name, key, version, bytes) in [("push", WHSEC, "v1", 32), ("push-public-key", &*public, "v1a", 64)] {
+            let good = fixture("standard", name);
+            let with = |header: &str, value: Option<&[u8]>| {
+                let mut changed = good.clone();
+                changed.headers.retain(|(name, _)| name != header);
+                changed.headers.extend(value.map(|value| (header.to_owned(), value.to_vec())));
+                let refused = check(&changed, &[key], 0).unwrap_err();
+                let early = check_head(&changed, &[&Secret::new(key.into())]).err();
+                assert_eq!(early, Some(refused.clone()).filter(|refused| *refused != Refusal::Mismatch(SIGNATURE)));
+                refused
+            };
+            assert_eq!(check(&good, &[key], 300), Ok(()));
+            assert_eq!(check(&good, &[key], 301), Err(Refusal::TooOld(301)));
+            assert_eq!(check(&good, &[key], -301), Err(Refusal::FromTheFuture(301)));
+            for header in [ID, TIMESTAMP, SIGNATURE] {
+                assert_eq!(with(header, None), Refusal::Absent(header));
+                let mut twice = good.clone();
+                let value = twice.headers.iter().find(|(name, _)| name == header).unwrap().clone();
+                twice.headers.push(value);
+                assert_eq!(check(&twice, &[key], 0), Err(Refusal::Twice(header)));
+            }
+            assert_eq!(with(ID, Some(b"msg_another")), Refusal::Mismatch(SIGNATURE));
+            assert_eq!(with(ID, Some(b"msg.1")), Refusal::Id);
+            assert_eq!(with(TIMESTAMP, Some(b"1795372882")), Refusal::Mismatch(SIGNATURE));
+            assert_eq!(with(TIMESTAMP, Some(b"now")), Refusal::TimestampNotNumber);
+            let claim = |length: usize| {
+                format!(
+                    "{version},{}",
+                    base64::Engine::encode(&base64::engine::general_purpose::STANDARD, vec![1; length])
+                )
+            };
+            assert_eq!(with(SIGNATURE, Some(b"v2,AAAA")), Refusal::UnknownVersions(version));
+            assert_eq!(with(SIGNATURE, Some(version.as_bytes())), Refusal::UnknownVersions(version));
+            for length in [0, bytes - 1, bytes + 1] {
+                assert_eq!(with(SIGNATURE, Some(claim(length).as_bytes())), Refusal::NotBase64 { version, bytes });
+            }
+            assert_eq!(with(SIGNATURE, Some(claim(bytes).as_bytes())), Refusal::Mismatch(SIGNATURE));
+            for index in 0..good.body.len() {
+                let mut changed = good.clone();
+                changed.body[index] ^= 1;
+                assert_eq!(check(&changed, &[key], 0), Err(Refusal::Mismatch(SIGNATURE)), "{version} byte {index}");
+            }
+        }
+    }
+
+    /// Each may cost a hash of the whole body: a list of hundreds fits into a header.
+    #[test]
+    fn of_a_list_of_signatures_the_first_four_are_looked_at() {
+        let good = fixture("standard", "push-public-key");
+        let value = |request: &Request| request.headers.iter().find(|(name, _)| name == SIGNATURE).unwrap().1.clone();
+        let right = String::from_utf8(value(&good)).unwrap();
+        let wrong = format!("v1a,{}", base64::Engine::encode(&base64::engine::general_purpose::STANDARD, [1; 64]));
+        for (before, believed) in [(0, true), (3, true), (4, false)] {
+            let list = vec![wrong.as_str(); before]
+                .into_iter()
+                .chain([right.as_str(), wrong.as_str()])
+                .collect::<Vec<_>>()
+                .join(" ");
+            let mut request = good.clone();
+            request.headers.retain(|(name, _)| name != SIGNATURE);
+            request.push_header(SIGNATURE, list);
+            assert_eq!(check(&request, &[&public()], 0).is_ok(), believed, "{before}");
+        }
+    }
+
+    #[test]
+    fn what_matters_is_read_strictly_and_the_rest_is_not_missed() {
+        let (one, two, zero) = ("1".repeat(40), "2".repeat(64), "0".repeat(64));
+        let ids = |before: &str, after: &str| {
+            push(&format!(r#""ref":"refs/heads/main","before":{before},"after":"{after}""#))
+        };
+        let quoted = |id: &str| format!("\"{id}\"");
+        assert_eq!(told(ids("null", &two)), "acme/blog: refs/heads/main -..2222222");
+        assert_eq!(told(ids(&quoted(&zero), &two)), "acme/blog: refs/heads/main -..2222222");
+        assert_eq!(told(ids(&quoted(&one), &zero)), "acme/blog: refs/heads/main 1111111..-");
+        assert_eq!(ids(&quoted(&one), &one), Ok(Event::Ping));
+        assert_eq!(told(push(r#""changes":[],"x":{}"#)), "acme/blog:");
+        assert_eq!(
+            told(push(&format!(r#""repository_id":7,"ref":"refs/tags/v1","after":"{one}""#))),
+            "acme/blog 7: refs/tags/v1 -..1111111"
+        );
+        for data in [
+            r#""x":1"#.to_owned(),
+            r#""ref":"refs/heads/main""#.into(),
+            format!(r#""after":"{one}""#),
+            format!(r#""ref":"refs/heads/main","after":null,"before":"{one}""#),
+            format!(r#""ref":"main","after":"{one}""#),
+            format!(r#""ref":"refs/heads/main","after":"{}""#, &one[1..]),
+            format!(r#""ref":"refs/heads/main","after":"{one}","before":"""#),
+            format!(r#""ref":"refs/heads/main","after":"{one}","changes":[]"#),
+            format!(r#""ref":"refs/heads/main","ref":"refs/heads/main","after":"{one}""#),
+            format!(r#""changes":[{{"ref":"refs/heads/main"}}],"x":"{one}""#),
+            r#""changes":[null]"#.into(),
+            r#""repository":7,"changes":[]"#.into(),
+        ] {
+            assert!(push(&data).is_err(), "{data}");
+        }
+        for body in
+            ["", "null", "{}", r#"{"type":7}"#, r#"{"type":"push"}"#, r#"{"type":"push","data":{"changes":[]}}"#]
+        {
+            assert!(read(body).is_err(), "{body}");
+        }
+    }
+}

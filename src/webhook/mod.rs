@@ -312,6 +312,9 @@ const LONGEST_EVENT_NAME: usize = 100;
 const LONGEST_REASON: usize = 300;
 
 #[cfg(test)]
+mod fixtures;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::push::Change;

@@ -404,7 +404,13 @@ fn present(directory: &Path) -> BTreeSet<String> {
 
 #[test]
 fn no_test_file_is_forgotten() {
-    for (directory, root) in [("tests/it", "main.rs"), ("tests/it/e2e", "mod.rs"), ("tests/it/support", "mod.rs")] {
+    let roots = [
+        ("tests/it", "main.rs"),
+        ("tests/it/e2e", "mod.rs"),
+        ("tests/it/forges", "mod.rs"),
+        ("tests/it/support", "mod.rs"),
+    ];
+    for (directory, root) in roots {
         let directory = source().join(directory);
         let text = std::fs::read_to_string(directory.join(root)).expect("the declarations");
         let declared: BTreeSet<_> = declared(&text).into_iter().map(str::to_owned).collect();

@@ -152,10 +152,10 @@ const NO_MOVE: &str = "1111111111111111111111111111111111111111";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::webhook::fixtures::{self, count, load, told};
     use crate::webhook::signature;
-    use crate::webhook::tests::{fixture, fixtures, told};
 
-    const PASSWORD: &str = "a secret of the fixtures";
+    const PASSWORD: &str = fixtures::SECRET;
 
     fn check(headers: &[&str], secrets: &[&str]) -> Result<(), Refusal> {
         let headers = headers.iter().map(|value| ("Authorization".to_owned(), value.as_bytes().to_vec())).collect();
@@ -187,6 +187,7 @@ mod tests {
             ("tag", format!("acme/blog {ID}: refs/tags/v1.0.0 -..0d1a26e")),
             // Azure tells the tag object; the fetch finds its commit.
             ("annotated-tag", format!("acme/blog {ID}: refs/tags/v1.0.0 -..5c0ffee")),
+            ("delete-tag", format!("acme/blog {ID}: refs/tags/v1.0.0 5c0ffee..-")),
             (
                 "several",
                 format!(
@@ -204,9 +205,9 @@ mod tests {
             ),
             ("pull-request", "other `git.pullrequest.created`".into()),
         ];
-        assert_eq!(fixtures("azure"), table.len());
+        assert_eq!(count("azure"), table.len());
         for (name, expected) in table {
-            let request = fixture("azure", name);
+            let request = load("azure", &format!("{name}.json"));
             assert_eq!(check_head(&request, &[&Secret::new(PASSWORD.into())]), Ok(()), "{name}");
             assert_eq!(told(parse(&request, signature::digest(&request.body))), expected, "{name}");
         }

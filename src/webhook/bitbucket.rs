@@ -146,10 +146,8 @@ const NO_MOVE: &str = "1111111111111111111111111111111111111111";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::webhook::fixtures::{self, count, load, told, told_event};
     use crate::webhook::signature;
-    use crate::webhook::tests::{fixture, fixtures, told};
-
-    const SECRET: &str = "a secret of the fixtures";
 
     fn read(body: &str) -> Result<Event, Malformed> {
         let headers = vec![(EVENT.to_owned(), PUSH.into())];
@@ -174,6 +172,7 @@ mod tests {
             ("delete", " refs/heads/release/2.0 0d1a26e..-"),
             ("force-push", " refs/heads/main 0d1a26e..9f2c4b7 `Another second page`"),
             ("tag", " refs/tags/v1.0.0 -..0d1a26e `A second page`"),
+            ("delete-tag", " refs/tags/v1.0.0 0d1a26e..-"),
             ("truncated", " refs/heads/main 6113728..0d1a26e `The last of many`"),
             (
                 "several",
@@ -181,13 +180,13 @@ mod tests {
                  refs/tags/v0.9.0 6113728..-, refs/tags/v1.0.0 -..0d1a26e `A second page`",
             ),
         ];
-        assert_eq!(fixtures("bitbucket"), table.len() + 1);
-        let secret = Secret::new(SECRET.into());
+        assert_eq!(count("bitbucket"), table.len() + 1);
+        let secret = Secret::new(fixtures::SECRET.into());
         let other = ("pull-request", "other `pullrequest:created`".to_owned());
         for (name, expected) in
             table.map(|(name, changes)| (name, format!("{REPOSITORY}{changes}"))).into_iter().chain([other])
         {
-            let request = fixture("bitbucket", name);
+            let request = load("bitbucket", &format!("{name}.json"));
             assert_eq!(check_head(&request), Ok(()), "{name}");
             assert_eq!(authenticate(&request, &[&secret]), Ok(()), "{name}");
             assert_eq!(told(parse(&request, signature::digest(&request.body))), expected, "{name}");
@@ -196,7 +195,7 @@ mod tests {
 
     #[test]
     fn sha_1_is_refused_although_the_header_is_the_right_one() {
-        let mut request = fixture("bitbucket", "push");
+        let mut request = load("bitbucket", "push.json");
         request.headers.retain(|(name, _)| name != "x-hub-signature");
         assert_eq!(check_head(&request), Err(Refusal::Absent("x-hub-signature")));
         request.push_header("x-hub-signature", "sha1=01dc10d0c83e72ed246219cdd91669667fe2ca59");
@@ -208,7 +207,7 @@ mod tests {
     #[test]
     fn the_key_is_the_one_that_further_attempts_repeat() {
         let key = |request: &Request| parse(request, signature::digest(&request.body)).unwrap().key.as_str().to_owned();
-        let mut request = fixture("bitbucket", "push");
+        let mut request = load("bitbucket", "push.json");
         let sent = request.headers.iter().find(|(name, _)| name == DELIVERY).unwrap().1.clone();
         assert_eq!(key(&request).as_bytes(), sent);
         request.headers.retain(|(name, _)| name != DELIVERY);
@@ -220,12 +219,15 @@ mod tests {
         let (one, two) = ("1".repeat(40), "2".repeat(64));
         let change = |old: &str, new: &str| push(&format!(r#"[{{"old":{old},"new":{new},"truncated":7}}]"#));
         let branch = |hash: &str| side("branch", "main", hash);
-        assert_eq!(told(change("null", &branch(&two))), "acme/blog: refs/heads/main -..2222222");
-        assert_eq!(told(push(&format!(r#"[{{"new":{}}}]"#, branch(&two)))), "acme/blog: refs/heads/main -..2222222");
-        assert_eq!(told(change(&branch(&one), "null")), "acme/blog: refs/heads/main 1111111..-");
+        assert_eq!(told_event(change("null", &branch(&two))), "acme/blog: refs/heads/main -..2222222");
+        assert_eq!(
+            told_event(push(&format!(r#"[{{"new":{}}}]"#, branch(&two)))),
+            "acme/blog: refs/heads/main -..2222222"
+        );
+        assert_eq!(told_event(change(&branch(&one), "null")), "acme/blog: refs/heads/main 1111111..-");
         assert_eq!(change(&branch(&one), &branch(&one)), Ok(Event::Ping));
-        assert_eq!(told(push("[]")), "acme/blog:");
-        assert_eq!(told(change("null", &side("bookmark", "main", &one))), "acme/blog:", "neither branch nor tag");
+        assert_eq!(told_event(push("[]")), "acme/blog:");
+        assert_eq!(told_event(change("null", &side("bookmark", "main", &one))), "acme/blog:", "neither branch nor tag");
         for (old, new) in [
             ("null", "null"),
             ("null", "7"),

@@ -321,44 +321,6 @@ mod tests {
 
     const WHSEC: &[u8] = b"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDazkIxYDE5xg=";
 
-    /// A delivery as a forge sends it, with its headers.
-    pub(super) fn fixture(forge: &str, name: &str) -> Request {
-        let file = |kind: &str| std::fs::read(format!("fixtures/webhooks/{forge}/{name}.{kind}")).unwrap();
-        let headers = String::from_utf8(file("headers")).unwrap();
-        let headers = headers.lines().map(|line| line.split_once(": ").unwrap());
-        let headers = headers.map(|(name, value)| (name.to_ascii_lowercase(), value.as_bytes().to_vec()));
-        Request { headers: headers.collect(), body: file("json") }
-    }
-
-    /// How many there are: so that none is forgotten.
-    pub(super) fn fixtures(forge: &str) -> usize {
-        let names = std::fs::read_dir(format!("fixtures/webhooks/{forge}")).unwrap().map(|entry| entry.unwrap().path());
-        names.filter(|path| path.extension().is_some_and(|kind| kind == "json")).count()
-    }
-
-    /// What a payload says, in a line.
-    pub(super) fn told(event: Result<impl Into<Event>, Malformed>) -> String {
-        let push = match event.map(Into::into) {
-            Ok(Event::Ping) => return "ping".into(),
-            Ok(Event::Other(word)) => return format!("other `{word}`"),
-            Ok(Event::Push(push)) => push,
-            Err(malformed) => return format!("malformed: {malformed}"),
-        };
-        let short = |id: &Option<Revision>| id.as_ref().map_or("-".to_owned(), |id| id.short().to_owned());
-        let changes = push.changes.iter().map(|change| {
-            let message = change.message.as_deref().map(|message| format!(" `{}`", message.trim())).unwrap_or_default();
-            format!(" {} {}..{}{message}", change.ref_name, short(&change.before), short(&change.after))
-        });
-        let id = push.repository_id.map(|id| format!(" {id}")).unwrap_or_default();
-        format!("{}{id}:{}", push.repository, changes.collect::<Vec<_>>().join(","))
-    }
-
-    impl From<Parsed> for Event {
-        fn from(parsed: Parsed) -> Self {
-            parsed.event
-        }
-    }
-
     /// Every forge whose deliveries can be composed, with every kind of secret that it has.
     fn schemes() -> [(Forge, Secret); 7] {
         [

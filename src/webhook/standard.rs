@@ -34,7 +34,7 @@ timestamp=$(date +%s)
 body='{"type":"push","data":{"repository":'"$REPOSITORY"',"ref":"'"$REF"'","after":"'"$COMMIT"'"}}'
 key=$(printf %s "${SECRET#whsec_}" | base64 -d | od -An -v -tx1 | tr -d ' \n')
 signature=$(printf %s "$id.$timestamp.$body" | openssl dgst -sha256 -mac HMAC -macopt "hexkey:$key" -binary | base64)
-curl --silent --show-error --fail-with-body -H 'content-type: application/json' -H "webhook-id: $id" \\
+curl --silent --show-error --fail-with-body -H 'content-type: application/json' -H "webhook-id: $id" \
   -H "webhook-timestamp: $timestamp" -H "webhook-signature: v1,$signature" --data-binary "$body" "$URL"
 "#;
 

@@ -76,6 +76,11 @@ fn check(answer: &Answer, fixture: &Fixture) -> usize {
     let (status, words): (u16, &[&str]) = match says {
         Says::Pong => (200, &["pong"]),
         Says::Ignored(_) | Says::NoSecret => (200, &["ignored"]),
+        Says::Malformed(reason) => {
+            assert!(answer.status == 400 && json["status"] == "malformed", "{file}: {answer:?}");
+            assert!(answer.body.contains(reason), "{file}: `{reason}` is not in {}", answer.body);
+            return 0;
+        }
         Says::Main | Says::Tags | Says::Both => (202, &["queued", "duplicate"]),
     };
     let word = json["status"].as_str().expect("a word");
@@ -83,7 +88,7 @@ fn check(answer: &Answer, fixture: &Fixture) -> usize {
     let deployments = json["deployments"].as_array().expect("a list");
     let sites: Vec<_> = deployments.iter().map(|deployment| deployment["site"].as_str().expect("a site")).collect();
     let expected: &[&str] = match says {
-        Says::Pong | Says::Ignored(_) | Says::NoSecret => &[],
+        Says::Pong | Says::Ignored(_) | Says::Malformed(_) | Says::NoSecret => &[],
         Says::Main => &["main"],
         Says::Tags => &["tags"],
         Says::Both => &["main", "tags"],

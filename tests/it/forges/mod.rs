@@ -3,12 +3,18 @@
 //! A file per forge tells in its `Dialect` how the forge speaks, apart from what `src/webhook` makes of it; `contract` and
 //! `fixtures` are the stories that each of them goes through.
 
+mod azure;
+mod bitbucket;
+mod bitbucket_dc;
 mod contract;
 mod dialect;
 mod fixtures;
 mod github;
 mod gitlab;
 mod proofs;
+mod sourcehut;
+mod standard;
+mod tools;
 
 use std::collections::BTreeSet;
 
@@ -16,7 +22,18 @@ use crate::support::{names, source};
 use dialect::Dialect;
 
 /// Every dialect; a forge with two kinds of secret has two.
-const DIALECTS: &[&Dialect] = &[&github::GITHUB, &gitlab::TOKEN, &gitlab::SIGNED];
+const DIALECTS: &[&Dialect] = &[
+    &github::GITHUB,
+    &gitlab::TOKEN,
+    &gitlab::SIGNED,
+    &bitbucket::BITBUCKET,
+    &bitbucket_dc::BITBUCKET_DC,
+    &azure::PASSWORD,
+    &azure::WHOLE,
+    &sourcehut::SOURCEHUT,
+    &standard::SHARED,
+    &standard::PUBLIC,
+];
 
 #[test]
 fn no_fixture_is_forgotten() {

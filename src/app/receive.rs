@@ -103,6 +103,7 @@ impl Service {
         match event {
             Event::Ping => Verdict::Whole { status: DeliveryStatus::Pong, reason: None },
             Event::Other(name) => ignored(format!("event `{name}` is no push")),
+            Event::Incomplete(reason) => ignored(reason.clone()),
             Event::Push(push) => match route(&self.rules, repository, identity, push) {
                 Routing::Ignore(reason) => ignored(reason),
                 Routing::Sites(sites) => {
@@ -123,7 +124,7 @@ fn delivery_of(repository: &RepositoryName, parsed: Parsed) -> NewDelivery {
     let Parsed { key, event_name, event, digest } = parsed;
     let changes = match event {
         Event::Push(Push { repository: _, repository_id: _, changes }) => changes,
-        Event::Ping | Event::Other(_) => Vec::new(),
+        Event::Ping | Event::Other(_) | Event::Incomplete(_) => Vec::new(),
     };
     NewDelivery { repository: repository.clone(), key, event: event_name, digest, changes }
 }

@@ -42,6 +42,7 @@ pub(super) fn told_event(event: Result<Event, Malformed>) -> String {
     let push = match event {
         Ok(Event::Ping) => return "ping".into(),
         Ok(Event::Other(word)) => return format!("other `{word}`"),
+        Ok(Event::Incomplete(reason)) => return format!("incomplete: {reason}"),
         Ok(Event::Push(push)) => push,
         Err(malformed) => return format!("malformed: {malformed}"),
     };

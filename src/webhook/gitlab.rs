@@ -164,10 +164,17 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<S
 }
 
 /// A system hook reports whatever happens on the instance: only pushes are read strictly.
+///
+/// `repository_update`, which a new system hook sends unless it is told otherwise, comes beside the pushes: it names no commit
+/// of an annotated tag and no message, so that a skip marker would not be seen.
 fn system_event(request: &Request) -> Result<Event, Malformed> {
     let kind: Kind = payload::read(&request.body)?;
     match kind.word() {
         Some("push" | "tag_push") => push_event(request),
+        Some("repository_update") => Ok(Event::Incomplete(
+            "a `repository_update` has no messages of commits: let the system hook send push and tag push events"
+                .into(),
+        )),
         Some(other) => Ok(Event::Other(payload::word(other))),
         None => Err(Malformed::new("the system hook has neither `object_kind` nor `event_name`")),
     }
@@ -389,6 +396,8 @@ mod tests {
         assert_eq!(long.changes[0].after.as_ref().map(|id| id.as_str().len()), Some(64));
         assert_eq!(recorded("test.json").event, Event::Ping);
         assert_eq!(recorded("issue.json").event, Event::Other("Issue Hook".into()));
+        let update = recorded("system-repository-update.json").event;
+        assert!(matches!(&update, Event::Incomplete(reason) if reason.contains("tag push events")), "{update:?}");
     }
 
     #[test]

@@ -180,8 +180,15 @@ fn push_event(request: &Request) -> Result<Event, Malformed> {
     let Answer { data, errors } = payload::read_strictly::<Answer<Push>>(&request.body).map_err(hint)?;
     let Data { webhook } = data.ok_or_else(|| no_data(errors.as_ref()))?;
     let Push { repository: Repository { id, name, owner }, updates } = webhook;
+    let told = updates.len();
     let changes: Result<Vec<_>, _> = updates.into_iter().flatten().map(Update::change).collect();
-    payload::push(&format!("{}/{name}", owner.canonical_name), id, changes?.into_iter().flatten().collect())
+    let changes: Vec<Change> = changes?.into_iter().flatten().collect();
+    if changes.is_empty() && told > 0 {
+        return Ok(Event::Incomplete(
+            "SourceHut does not name new refs: push once more, or run `landfall deploy`".into(),
+        ));
+    }
+    payload::push(&format!("{}/{name}", owner.canonical_name), id, changes)
 }
 
 const SIGNATURE: &str = "x-payload-signature";
@@ -219,7 +226,7 @@ mod tests {
         let table = [
             ("push", "~acme/blog 42: refs/heads/main 6113728..0d1a26e `A second page`"),
             ("force-push", "~acme/blog 42: refs/heads/main 0d1a26e..9f2c4b7 `Another second page`"),
-            ("create-branch", "~acme/blog 42:"),
+            ("create-branch", "incomplete: SourceHut does not name new refs: push once more, or run `landfall deploy`"),
             ("create-branch-named", "~acme/blog 42: refs/heads/release/2.0 -..0d1a26e `A second page`"),
             ("delete", "~acme/blog 42: refs/heads/release/2.0 0d1a26e..-"),
             ("tag", "~acme/blog 42: refs/tags/v1.0.0 6113728..0d1a26e `A second page`"),
@@ -342,7 +349,7 @@ mod tests {
             "~acme/blog: refs/heads/main 1111111..2222222"
         );
         assert_eq!(push(&update("refs/heads/main", &one, &one)), Ok(Event::Ping));
-        assert_eq!(told_event(push("[null]")), "~acme/blog:");
+        assert!(matches!(push("[null]"), Ok(Event::Incomplete(_))));
         assert_eq!(told_event(push("[]")), "~acme/blog:");
         assert_eq!(told_event(push(&update("refs/heads/main", &zero, &two))), "~acme/blog: refs/heads/main -..2222222");
         for updates in [

@@ -26,11 +26,11 @@ pub const PASSWORD: Dialect = Dialect {
     pongs: |told| vec![push(&Told { after: told.before, commit: told.before, ..told.clone() })],
     ignored,
     fixtures: &[
-        Fixture { file: "push.json", says: Says::Main },
-        Fixture { file: "force-push.json", says: Says::Main },
-        Fixture { file: "tag.json", says: Says::Tags },
-        Fixture { file: "annotated-tag.json", says: Says::Tags },
-        Fixture { file: "several.json", says: Says::Both },
+        Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "force-push.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "tag.json", says: Says::Deploys(&["tags"]) },
+        Fixture { file: "annotated-tag.json", says: Says::Deploys(&["tags"]) },
+        Fixture { file: "several.json", says: Says::Deploys(&["main", "tags"]) },
         Fixture { file: "create-branch.json", says: Says::Ignored("`refs/heads/release/2.0` is not the site's") },
         Fixture { file: "delete.json", says: Says::Ignored("`refs/heads/release/2.0` was deleted") },
         Fixture { file: "delete-tag.json", says: Says::Ignored("`refs/tags/v1.0.0` was deleted") },
@@ -45,7 +45,7 @@ pub const PASSWORD: Dialect = Dialect {
 pub const WHOLE: Dialect = Dialect {
     secret: "landfall:a secret of the fixtures",
     other_secret: "ada:a secret of the fixtures",
-    fixtures: &[Fixture { file: "push.json", says: Says::Main }],
+    fixtures: &[Fixture { file: "push.json", says: Says::Deploys(&["main"]) }],
     ..PASSWORD
 };
 

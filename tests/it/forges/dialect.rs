@@ -76,12 +76,8 @@ pub struct Fixture {
 pub enum Says {
     /// A test, or a ping.
     Pong,
-    /// A push for the site `main`.
-    Main,
-    /// A push for the site `tags`.
-    Tags,
-    /// A push for both.
-    Both,
+    /// A push for these of the sites `main` and `tags`.
+    Deploys(&'static [&'static str]),
     /// Not for any site; the reason has this in it.
     Ignored(&'static str),
     /// Something, but not what we can use; the reason has this in it.

@@ -35,12 +35,12 @@ pub const GITHUB: Dialect = Dialect {
         ]
     },
     fixtures: &[
-        Fixture { file: "push.json", says: Says::Main },
-        Fixture { file: "push-form.form", says: Says::Main },
-        Fixture { file: "force-push.json", says: Says::Main },
-        Fixture { file: "ghes-push.json", says: Says::Main },
-        Fixture { file: "tag.json", says: Says::Tags },
-        Fixture { file: "annotated-tag.json", says: Says::Tags },
+        Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "push-form.form", says: Says::Deploys(&["main"]) },
+        Fixture { file: "force-push.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "ghes-push.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "tag.json", says: Says::Deploys(&["tags"]) },
+        Fixture { file: "annotated-tag.json", says: Says::Deploys(&["tags"]) },
         Fixture { file: "create-branch.json", says: Says::Ignored("`refs/heads/release/2.0` is not the site's") },
         Fixture { file: "delete.json", says: Says::Ignored("`refs/heads/release/2.0` was deleted") },
         Fixture { file: "delete-tag.json", says: Says::Ignored("`refs/tags/v1.0.0` was deleted") },

@@ -24,12 +24,12 @@ pub const SOURCEHUT: Dialect = Dialect {
     pongs: |told| vec![push(&Told { after: told.before, commit: told.before, ..told.clone() })],
     ignored,
     fixtures: &[
-        Fixture { file: "push.json", says: Says::Main },
-        Fixture { file: "force-push.json", says: Says::Main },
-        Fixture { file: "tag.json", says: Says::Tags },
-        Fixture { file: "annotated-tag.json", says: Says::Tags },
-        Fixture { file: "several.json", says: Says::Main },
-        Fixture { file: "create-branch.json", says: Says::Ignored("the push names no ref") },
+        Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "force-push.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "tag.json", says: Says::Deploys(&["tags"]) },
+        Fixture { file: "annotated-tag.json", says: Says::Deploys(&["tags"]) },
+        Fixture { file: "several.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "create-branch.json", says: Says::Ignored("does not name new refs") },
         Fixture { file: "create-branch-named.json", says: Says::Ignored("`refs/heads/release/2.0` is not the site's") },
         Fixture { file: "delete.json", says: Says::Ignored("`refs/heads/release/2.0` was deleted") },
         Fixture { file: "delete-tag.json", says: Says::Ignored("`refs/tags/v1.0.0` was deleted") },
@@ -78,7 +78,8 @@ fn ignored(told: &Told<'_>) -> Vec<(Delivery, &'static str)> {
     let unnamed = json!([{ "ref": null, "old": null, "new": null }]);
     vec![
         (event(told, "REPO_UPDATE", &json!(null)), "event `REPO_UPDATE` is no push"),
-        (event(told, "GIT_POST_RECEIVE", &unnamed), "the push names no ref"),
+        (event(told, "GIT_POST_RECEIVE", &unnamed), "does not name new refs"),
+        (event(told, "GIT_POST_RECEIVE", &json!([])), "the push names no ref"),
         (push(&deleted), "`refs/heads/main` was deleted"),
         // Case tells two repositories apart there.
         (push(&Told { repository: "~Acme/blog", ..told.clone() }), "another repository"),

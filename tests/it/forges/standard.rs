@@ -25,11 +25,11 @@ pub const SHARED: Dialect = Dialect {
     pongs: |told| vec![hook(told.id, &json!({ "type": "ping" })), push(&Told { after: told.before, ..told.clone() })],
     ignored,
     fixtures: &[
-        Fixture { file: "push.json", says: Says::Main },
-        Fixture { file: "force-push.json", says: Says::Main },
-        Fixture { file: "long-ids.json", says: Says::Main },
-        Fixture { file: "tag.json", says: Says::Tags },
-        Fixture { file: "several.json", says: Says::Both },
+        Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "force-push.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "long-ids.json", says: Says::Deploys(&["main"]) },
+        Fixture { file: "tag.json", says: Says::Deploys(&["tags"]) },
+        Fixture { file: "several.json", says: Says::Deploys(&["main", "tags"]) },
         Fixture { file: "create-branch.json", says: Says::Ignored("`refs/heads/release/2.0` is not the site's") },
         Fixture { file: "delete.json", says: Says::Ignored("`refs/heads/release/2.0` was deleted") },
         Fixture { file: "delete-tag.json", says: Says::Ignored("`refs/tags/v1.0.0` was deleted") },
@@ -44,7 +44,7 @@ pub const PUBLIC: Dialect = Dialect {
     other_secret: OTHER_WHPK,
     sign: sign_by_private_key,
     bad_proofs: |good| bad_ed25519("v1a,", good),
-    fixtures: &[Fixture { file: "push-public-key.json", says: Says::Main }],
+    fixtures: &[Fixture { file: "push-public-key.json", says: Says::Deploys(&["main"]) }],
     ..SHARED
 };
 

@@ -45,7 +45,10 @@ fn a_test_delivery_is_believed_whatever_the_forge() {
 #[test]
 fn where_only_the_sender_can_sign_a_test_delivery_is_refused_and_says_so() {
     for (dialect, told) in [
-        (&sourcehut::SOURCEHUT, "landfall: only SourceHut itself can sign its deliveries\nhelp: push to the repository"),
+        (
+            &sourcehut::SOURCEHUT,
+            "landfall: only SourceHut itself can sign its deliveries\nhelp: push to the repository",
+        ),
         (&standard::PUBLIC, "landfall: the configured key is a public one: only the sender can sign"),
     ] {
         assert!(has_public_key(dialect));

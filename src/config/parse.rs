@@ -181,16 +181,7 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
         })
     });
     let forge = read_forge(reader, table, url.as_ref());
-    let identity = table.take("repository").and_then(|field| {
-        reader.parsed(&field, "its name on the forge, such as \"acme/blog\"", |text| {
-            // Projects and repositories of Azure may have blanks in their names, but not around them.
-            let blank = |letter: char| letter.is_whitespace() && (letter != ' ' || forge != Some(Forge::Azure));
-            let plain = !text.is_empty()
-                && text.trim() == text
-                && !text.chars().any(|letter| blank(letter) || letter.is_control());
-            if plain { Ok(text.to_owned()) } else { Err(String::new()) }
-        })
-    });
+    let identity = read_identity(reader, table, forge);
     // SourceHut signs with a key that everybody knows.
     let may_lack_secret = forge == Some(Forge::Sourcehut);
     let secret = if may_lack_secret { table.take("secret") } else { reader.required(table, "secret", SECRET) };
@@ -225,6 +216,17 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
 fn may_carry_token(url: &RemoteUrl) -> bool {
     let is_here = matches!(url.host(), Some("127.0.0.1" | "::1" | "localhost"));
     url.scheme() == Scheme::Https || (url.scheme() == Scheme::Http && is_here)
+}
+
+fn read_identity(reader: &mut Reader<'_>, table: &mut Table<'_>, forge: Option<Forge>) -> Option<String> {
+    let field = table.take("repository")?;
+    reader.parsed(&field, "its name on the forge, such as \"acme/blog\"", |text| {
+        // Projects and repositories of Azure may have blanks in their names, but not around them.
+        let blank = |letter: char| letter.is_whitespace() && (letter != ' ' || forge != Some(Forge::Azure));
+        let strange = |letter: char| blank(letter) || letter.is_control();
+        let plain = !text.is_empty() && text.trim() == text && !text.chars().any(strange);
+        if plain { Ok(text.to_owned()) } else { Err(String::new()) }
+    })
 }
 
 fn read_forge(reader: &mut Reader<'_>, table: &mut Table<'_>, url: Option<&RemoteUrl>) -> Option<Forge> {

@@ -68,7 +68,7 @@ pub(super) fn parse(request: &Request, digest: String) -> Result<Parsed, Malform
 /// Writes a push and adds the token, or signs it. GitLab has no ping: its place takes a push that moves nothing.
 pub(super) fn compose(secret: &Secret, message: &TestMessage<'_>, now: DateTime<Utc>) -> Request {
     let (ref_name, before, after) = match &message.kind {
-        TestKind::Ping => ("refs/heads/main", NO_MOVE.to_owned(), NO_MOVE),
+        TestKind::Ping => ("refs/heads/main", payload::NO_MOVE.to_owned(), payload::NO_MOVE),
         TestKind::Push { ref_name, before, after } => {
             let before = before.map_or_else(|| payload::zeros(after), ToString::to_string);
             (ref_name.as_str(), before, after.as_str())
@@ -230,9 +230,6 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// A word of the forge, not a text.
 const LONGEST_WORD: usize = 100;
-
-/// Stands for a commit in a test delivery, where it is both before and after.
-const NO_MOVE: &str = "1111111111111111111111111111111111111111";
 
 #[cfg(test)]
 mod tests {

@@ -32,6 +32,11 @@ macro_rules! stories {
         }
 
         #[test]
+        fn the_commands_speak_as_the_forge_does() {
+            crate::forges::contract::the_commands_speak_as_the_forge_does(&$dialect);
+        }
+
+        #[test]
         fn every_fixture_opens_the_door_and_none_that_is_spoiled() {
             crate::forges::fixtures::every_fixture_opens_the_door_and_none_that_is_spoiled(&$dialect);
         }
@@ -96,6 +101,29 @@ pub fn a_tag_deploys_the_site_of_tags(dialect: &Dialect) {
     assert_eq!(house.wait_for_end(answer.deployment())["state"], "succeeded");
     let live = std::fs::read_to_string(house.path().join("tags/current/index.html"));
     assert_eq!(live.expect("a live file"), "tagged");
+}
+
+pub fn the_commands_speak_as_the_forge_does(dialect: &Dialect) {
+    let house = dialect.house();
+    house.origin.commit(&[("index.html", "one")]);
+    house.origin.git(&["push", "--quiet", &house.origin.bare.to_string_lossy(), "HEAD:refs/tags/v1.0"]);
+    let shown = house.landfall(&["webhook", "forge"]).expect(0).stdout;
+    for text in [dialect.secret, "/hooks/forge\n", dialect.forge].iter().chain(dialect.form) {
+        assert!(shown.contains(text), "`{text}` is not in {shown}");
+    }
+    let daemon = house.serve();
+    let url = format!("http://{}", daemon.address);
+    let sent = |more: &[&str]| {
+        let args = [&["send-test", "forge", "--json", "--url", &url], more].concat();
+        house.landfall(&args).expect(0).json()["body"].clone()
+    };
+    assert_eq!(sent(&[])["status"], "pong");
+    for (name, site) in [("refs/heads/main", "main"), ("refs/tags/v1.0", "tags")] {
+        let body = sent(&["--ref", name]);
+        assert_eq!((&body["status"], &body["deployments"][0]["site"]), (&"queued".into(), &site.into()), "{body}");
+        let number = body["deployments"][0]["id"].as_i64().expect("a number");
+        assert_eq!(house.wait_for_end(number)["state"], "succeeded", "{name}");
+    }
 }
 
 pub fn what_is_for_nobody_is_200_with_the_reason(dialect: &Dialect) {

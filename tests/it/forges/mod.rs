@@ -6,8 +6,10 @@
 mod contract;
 mod dialect;
 mod fixtures;
+mod gitea;
 mod github;
 mod gitlab;
+mod gogs;
 mod proofs;
 
 use std::collections::BTreeSet;
@@ -16,7 +18,8 @@ use crate::support::{names, source};
 use dialect::Dialect;
 
 /// Every dialect; a forge with two kinds of secret has two.
-const DIALECTS: &[&Dialect] = &[&github::GITHUB, &gitlab::TOKEN, &gitlab::SIGNED];
+const DIALECTS: &[&Dialect] =
+    &[&github::GITHUB, &gitlab::TOKEN, &gitlab::SIGNED, &gitea::GITEA, &gitea::FORGEJO, &gogs::GOGS];
 
 #[test]
 fn no_fixture_is_forgotten() {

@@ -154,7 +154,9 @@ mod tests {
     fn a_new_tag_is_read_strictly() {
         let one = "1".repeat(40);
         assert!(matches!(created(&format!(r#""ref_type":"tag","sha":"{one}""#)), Ok(Event::Push(_))));
-        assert!(matches!(created(r#""ref_type":"tag","sha":null"#), Ok(Event::Incomplete(_))));
+        for nothing in [r#""ref_type":"tag""#, r#""ref_type":"tag","sha":null"#, r#""ref_type":"tag","sha":"""#] {
+            assert!(matches!(created(nothing), Ok(Event::Incomplete(_))), "{nothing}");
+        }
         for more in [
             r#""ref_type":"tag","sha":"main""#.to_owned(),
             r#""ref_type":"tag","sha":1"#.to_owned(),

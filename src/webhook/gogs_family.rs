@@ -203,6 +203,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_tag_names_is_the_head_commit_unless_it_is_gone() {
+        let (one, two, zeros) = ("1".repeat(40), "2".repeat(40), "0".repeat(40));
+        let after = |ref_name: &str, after: &str, head: &str| {
+            let body = format!(
+                r#"{{"ref":"{ref_name}","before":"{zeros}","after":"{after}","head_commit":{{"id":"{head}"}},"repository":{{"full_name":"a/b"}}}}"#
+            );
+            let Event::Push(push) = push_event(&request(JSON, body.as_bytes(), b""))? else { panic!("no push") };
+            Ok::<_, Malformed>(push.changes.into_iter().next().unwrap().after.map(|id| id.to_string()))
+        };
+        assert_eq!(after("refs/tags/v1", &one, &two), Ok(Some(two.clone())));
+        assert_eq!(after("refs/heads/a", &one, &two), Ok(Some(one.clone())));
+        assert_eq!(after("refs/tags/v1", &zeros, &two), Ok(None));
+        assert!(after("refs/tags/v1", &one, "main").is_err());
+    }
+
+    #[test]
     fn the_message_is_that_of_the_commit_that_is_named_wherever_it_stands() {
         let (one, two) = ("1".repeat(40), "2".repeat(40));
         let with = |more: &str| {

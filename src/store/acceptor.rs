@@ -2,8 +2,10 @@
 //!
 //! Nobody waits on purpose: while one batch is written the next one gathers.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Acceptance, Live, Store, StoreError, Submission};
@@ -57,7 +59,13 @@ async fn write_all(store: std::sync::Weak<super::Inner>, mut jobs: mpsc::Receive
         let Some(store) = store.upgrade().map(Store) else { return };
         let (submissions, answers): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|Job { submission, answer }| (submission, answer)).unzip();
-        let accepted = write_batch(&store, submissions, &*live).await;
+        let count = submissions.len();
+        // A writer that ends with a panic would leave the door closed for ever.
+        let written = AssertUnwindSafe(write_batch(&store, submissions, &*live)).catch_unwind().await;
+        let accepted = written.unwrap_or_else(|_| {
+            log::error!("a bug: storing {count} deliveries panicked");
+            (0..count).map(|_| Err(StoreError::Batch("a bug of Landfall".into()))).collect()
+        });
         for (answer, accepted) in answers.into_iter().zip(accepted) {
             if answer.send(accepted).is_err() {
                 // The sender has gone; what he sent is stored all the same.

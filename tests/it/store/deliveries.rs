@@ -16,6 +16,7 @@ stories! {
     bodies_are_dropped_by_their_last_use,
     many_at_once_are_decided_in_their_order,
     a_delivery_that_cannot_be_written_takes_nothing_from_the_others,
+    a_panic_while_one_is_decided_does_not_close_the_door,
     two_writers_with_the_same_delivery_make_one_deployment,
     an_old_row_without_the_new_columns_can_be_read,
 }
@@ -223,6 +224,19 @@ fn a_delivery_that_cannot_be_written_takes_nothing_from_the_others(store: &Fresh
     let accepted: Vec<_> = tickets.into_iter().map(|ticket| acceptance(ticket).is_ok()).collect();
     assert_eq!(accepted, (0..40).map(|number| number % 10 != 3).collect::<Vec<_>>());
     assert_eq!(all(store).len(), 36);
+}
+
+fn a_panic_while_one_is_decided_does_not_close_the_door(store: &Fresh) {
+    let live = |site: &SiteName| {
+        assert_eq!(site.as_str(), "blog", "a bug of the one who asks the disk");
+        None
+    };
+    let acceptor = store.acceptor(Arc::new(live)).expect("a writer");
+    let send =
+        |site: &str| acceptor.submit(submission(delivery("d", 'a'), pushed(&[site], 'a'), at(0))).expect("a ticket");
+    assert!(matches!(acceptance(send("shop")), Err(StoreError::Batch(_))));
+    assert_eq!(acceptance(send("blog")).expect("an answer").status, DeliveryStatus::Of(SiteStatus::Queued));
+    assert_eq!(store.count("SELECT COUNT(*) FROM delivery"), 1);
 }
 
 fn two_writers_with_the_same_delivery_make_one_deployment(store: &Fresh) {

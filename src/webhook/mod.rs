@@ -10,7 +10,8 @@
 //!
 //! The names of the forges' headers and payload fields live here and nowhere else, one file per forge. What several of them
 //! share: `signature` the HMACs, `hex_signature` and `standard_signature` two ways of writing one down, `gogs_family` what three
-//! forges inherited from one, `form` and `payload` two ways of packing JSON, `refusal` the reasons. The forge is the configured one: no header can choose a weaker check.
+//! forges inherited from one, `form` and `payload` two ways of packing JSON, `refusal` the reasons, `record` what is kept. The
+//! forge is the configured one: no header can choose a weaker check.
 //!
 //! Absent from this room: input and output, the clock (`now` is an argument), the log, async, and any knowledge of sites.
 
@@ -23,6 +24,7 @@ mod gogs;
 mod gogs_family;
 mod hex_signature;
 mod payload;
+mod record;
 mod refusal;
 mod signature;
 mod standard_signature;
@@ -36,6 +38,7 @@ use crate::domain::push::{DeliveryKey, Event, RefName};
 use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 
+pub use record::Record;
 pub use refusal::Refusal;
 use refusal::Twice;
 
@@ -48,7 +51,7 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// A request whose signature or token matched. Only [`authenticate`] makes one.
+/// A request whose signature or token matched. Only [`authenticate`] makes one, and [`replay`] of what that one made.
 #[derive(Debug)]
 pub struct Verified {
     forge: Forge,
@@ -133,6 +136,13 @@ pub fn authenticate(
     Ok(Verified { forge, request })
 }
 
+/// A delivery that was authentic when it came, as it was kept.
+pub fn replay(forge: Forge, record: Record) -> Verified {
+    let Record { headers, body } = record;
+    let headers = headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+    Verified { forge, request: Request { headers, body } }
+}
+
 fn usable(secrets: &[Secret]) -> Result<Vec<&Secret>, Refusal> {
     let secrets: Vec<&Secret> = secrets.iter().filter(|secret| !secret.expose().is_empty()).collect();
     if secrets.is_empty() { Err(Refusal::NoSecret) } else { Ok(secrets) }
@@ -171,13 +181,6 @@ pub fn accepts_media_type(forge: Forge, content_type: Option<&str>) -> bool {
             matches!(media_type.as_deref(), Some(JSON | FORM))
         }
         Forge::Gitlab => matches!(media_type.as_deref(), Some(JSON)),
-    }
-}
-
-impl Verified {
-    /// What was sent.
-    pub fn request(&self) -> &Request {
-        &self.request
     }
 }
 

@@ -40,12 +40,13 @@
 //!
 //! ```text
 //! http::webhook::receive        streams the raw body under a limit
-//! app::Service::receive         blocking from here
-//! webhook::authenticate         → Verified, the only way to webhook::parse
-//! domain::routing::route        a verdict for each site, with its reason
-//! store::Store::accept          ONE transaction: delivery, decision, queued and superseded deployments
-//!   … the answer is sent …
-//! store::Store::claim_one       a worker thread takes the oldest whose site has nothing running, under the site's lock
+//! app::Service::submit          proves and reads it, and judges it by the configuration
+//!   webhook::authenticate       → Verified, the only way to webhook::parse
+//!   domain::routing::route      a verdict for each site, with its reason
+//! store::Acceptor               ONE transaction for all that wait: deliveries, decisions, queued and superseded deployments
+//! app::Service::receipt         the answer is sent
+//!   …
+//! store::Store::claim_next      a worker thread takes what waits longest for a site that has nothing running
 //! engine::deploy                Revision → Staging → Release → Flip, each announced in the journal before it happens
 //! engine::undo                  if anything fails, also after a crash: newest first, twice is harmless
 //! ```

@@ -29,10 +29,11 @@ use crate::domain::push::RefName;
 use crate::domain::revision::Revision;
 use crate::domain::routing::SiteRule;
 use crate::domain::secret::Secret;
+use crate::engine::Target;
 use crate::engine::worker::Engine;
 use crate::git::{self, GitError, Remote};
 use crate::site::{SiteDisk, SiteError};
-use crate::store::{Store, StoreError};
+use crate::store::{Acceptor, Store, StoreError};
 use crate::sys::bell::Bell;
 use crate::sys::fs::{self, LockFile};
 
@@ -60,6 +61,7 @@ pub struct Service {
     /// Wakes the workers.
     pub bell: Arc<Bell>,
     rules: Vec<SiteRule>,
+    acceptor: Acceptor,
     webhook_secrets: BTreeMap<RepositoryName, Vec<Secret>>,
     refusals: Refusals,
 }
@@ -125,6 +127,17 @@ impl App {
         Ok(setup::disk(&self.config, name, self.site(name)?))
     }
 
+    /// Which pushes are for which site.
+    fn rules(&self) -> Vec<SiteRule> {
+        let rule = |(name, site): (&SiteName, &Site)| SiteRule {
+            site: name.clone(),
+            repository: site.repository.clone(),
+            refs: site.refs.clone(),
+            skip_markers: site.skip_markers.clone(),
+        };
+        self.config.sites.iter().map(rule).collect()
+    }
+
     /// Where a deployment's logs are.
     pub fn log_directory(&self, id: crate::domain::deployment::DeploymentId) -> PathBuf {
         setup::logs(&self.config).join(id.to_string())
@@ -151,12 +164,6 @@ impl Service {
         if adopted > 0 {
             log::info!("{adopted} deployments of an earlier name of this machine are its own node={}", app.config.node);
         }
-        let rules = app.config.sites.iter().map(|(name, site)| SiteRule {
-            site: name.clone(),
-            repository: site.repository.clone(),
-            refs: site.refs.clone(),
-            skip_markers: site.skip_markers.clone(),
-        });
         let engine = Engine {
             store: app.store.clone(),
             targets,
@@ -164,10 +171,14 @@ impl Service {
             owner: format!("{}:{}", app.config.node, std::process::id()),
             clock: Utc::now,
         };
+        let engine = Arc::new(engine);
+        let live_here = Arc::clone(&engine);
+        let live = move |site: &SiteName| live_here.targets.get(site).and_then(Target::live_commit);
         let Secrets { webhook: webhook_secrets, tokens: _, hooks: _ } = secrets;
         Ok(Self {
-            rules: rules.collect(),
-            engine: Arc::new(engine),
+            rules: app.rules(),
+            acceptor: app.store.acceptor(Arc::new(live))?,
+            engine,
             bell: Arc::default(),
             webhook_secrets,
             refusals: Refusals::default(),

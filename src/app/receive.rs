@@ -1,21 +1,57 @@
 //! A webhook → what becomes of it: proved, read, matched, and stored together with what follows, before it is answered.
+//!
+//! ```text
+//! submit    proves, reads and matches it, and hands it to the store's writer     → Submitted { note, ticket }
+//!   …       the door waits for the ticket
+//! receipt   tells the log and the workers what was decided
+//! ```
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::config::Config;
 use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::forge::Forge;
-use crate::domain::identity::Identity;
-use crate::domain::name::{RepositoryName, SiteName};
-use crate::domain::push::{Event, Push};
-use crate::domain::revision::Revision;
-use crate::domain::routing::{Routing, route};
-use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
-use crate::webhook::{self, Malformed, Parsed, Refusal, Request};
+use crate::domain::name::RepositoryName;
+use crate::domain::push::{DeliveryKey, Event, Push};
+use crate::domain::routing::{Routing, SiteRule, route};
+use crate::store::{
+    Acceptance, NewDelivery, Replay, SiteAcceptance, StoreError, Submission, Ticket, Verdict, VerdictFor,
+};
+use crate::webhook::{self, Malformed, Parsed, Record, Refusal, Request};
 
 use super::Service;
+
+/// Who sends a webhook, and since when he waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The client's address, if it is known.
+    pub source: Option<IpAddr>,
+    /// When its request came.
+    pub at: Instant,
+}
+
+/// A delivery on its way into the store.
+#[derive(Debug)]
+pub struct Submitted {
+    /// What [`Service::receipt`] needs to know of it.
+    pub note: Note,
+    /// What became of it, once that is on disk.
+    pub ticket: Ticket,
+}
+
+/// What the log tells of a delivery.
+#[derive(Debug)]
+pub struct Note {
+    repository: RepositoryName,
+    event: String,
+    refs: String,
+    key: DeliveryKey,
+}
 
 /// What the sender is told about an authentic delivery.
 #[derive(Debug, Clone)]
@@ -64,8 +100,13 @@ impl Service {
         Some((name, forge))
     }
 
-    /// Takes a webhook. When this returns a receipt, the delivery, its decision and what it queued are on disk.
-    pub fn receive(&self, repository: &RepositoryName, request: Request) -> Result<Receipt, ReceiveError> {
+    /// Proves, reads and matches a webhook, and hands it to the store's writer.
+    pub fn submit(
+        &self,
+        repository: &RepositoryName,
+        request: Request,
+        arrival: Arrival,
+    ) -> Result<Submitted, ReceiveError> {
         let now = self.now();
         let configured = self.app.config.repositories.get(repository).ok_or(ReceiveError::UnknownRepository)?;
         let secrets = self.webhook_secrets.get(repository).map(Vec::as_slice).unwrap_or_default();
@@ -76,66 +117,126 @@ impl Service {
         let parsed = webhook::parse(&verified).inspect_err(|malformed| {
             log::warn!("a delivery makes no sense: {malformed} repository={repository}");
         })?;
-        let verdict = self.judge(repository, &configured.identity, &parsed.event);
-        let delivery = delivery_of(repository, parsed);
-        let is_live = |site: &SiteName, commit: &Revision| self.is_live(site, commit);
-        let accepted = self.engine.store.accept(&delivery, &verdict, &is_live, now).inspect_err(|error| {
-            log::error!("cannot store a delivery: {error} repository={repository} key={}", delivery.key);
-        })?;
-        let receipt = receipt_of(accepted, verdict);
-        log::info!(
-            "delivery {}: {}{} repository={repository} event={:?} ref={:?} key={}",
-            receipt.delivery,
-            receipt.status.as_str(),
-            receipt.reasons(),
-            delivery.event,
-            delivery.changes.iter().map(|change| change.ref_name.as_str()).collect::<Vec<_>>().join(" "),
-            delivery.key
-        );
+        let envelope = Envelope { source: arrival.source, received_at: now, replay: None };
+        let submission =
+            submission(&self.app.config, &self.rules, repository, parsed, verified.record(secrets), envelope);
+        let submission = Submission { arrived: arrival.at, ..submission };
+        let note = Note::of(&submission.delivery);
+        let ticket = self.acceptor.submit(submission).inspect_err(|error| note.complain(error))?;
+        Ok(Submitted { note, ticket })
+    }
+
+    /// What the sender is told. When this is a receipt, the delivery, its decision and what it queued are on disk.
+    pub fn receipt(&self, note: Note, accepted: Result<Acceptance, StoreError>) -> Result<Receipt, ReceiveError> {
+        let receipt = Receipt::from(accepted.inspect_err(|error| note.complain(error))?);
+        note.tell(&receipt);
         if receipt.status == DeliveryStatus::Of(SiteStatus::Queued) {
             self.bell.ring();
         }
         Ok(receipt)
     }
+}
 
-    fn judge(&self, repository: &RepositoryName, identity: &Identity, event: &Event) -> Verdict {
-        let ignored = |reason| Verdict::Whole { status: DeliveryStatus::Of(SiteStatus::Ignored), reason: Some(reason) };
-        match event {
-            Event::Ping => Verdict::Whole { status: DeliveryStatus::Pong, reason: None },
-            Event::Other(name) => ignored(format!("event `{name}` is no push")),
-            Event::Incomplete(reason) => ignored(reason.clone()),
-            Event::Push(push) => match route(&self.rules, repository, identity, push) {
-                Routing::Ignore(reason) => ignored(reason),
-                Routing::Sites(sites) => {
-                    let node = &self.engine.node;
-                    let verdict = |(site, route)| VerdictFor { site, node: node.clone(), route };
-                    Verdict::Sites(sites.into_iter().map(verdict).collect())
-                }
-            },
+impl Note {
+    pub(super) fn of(delivery: &NewDelivery) -> Self {
+        let refs: Vec<_> = delivery.changes.iter().map(|change| change.ref_name.as_str()).collect();
+        Self {
+            repository: delivery.repository.clone(),
+            event: delivery.event.clone(),
+            refs: refs.join(" "),
+            key: delivery.key.clone(),
         }
     }
 
-    fn is_live(&self, site: &SiteName, commit: &Revision) -> bool {
-        self.engine.targets.get(site).is_some_and(|target| target.is_live(commit))
+    fn complain(&self, error: &StoreError) {
+        log::error!("cannot store a delivery: {error} repository={} key={}", self.repository, self.key);
+    }
+
+    pub(super) fn tell(&self, receipt: &Receipt) {
+        let Self { repository, event, refs, key } = self;
+        log::info!(
+            "delivery {}: {}{} repository={repository} event={event:?} ref={refs:?} key={key}",
+            receipt.delivery,
+            receipt.status.as_str(),
+            receipt.reasons(),
+        );
     }
 }
 
-fn delivery_of(repository: &RepositoryName, parsed: Parsed) -> NewDelivery {
-    let Parsed { key, event_name, event, digest } = parsed;
-    let changes = match event {
-        Event::Push(Push { repository: _, repository_id: _, changes }) => changes,
-        Event::Ping | Event::Other(_) | Event::Incomplete(_) => Vec::new(),
-    };
-    NewDelivery { repository: repository.clone(), key, event: event_name, digest, changes }
+/// What of a delivery does not stand in it.
+#[derive(Debug)]
+pub(super) struct Envelope {
+    pub(super) source: Option<IpAddr>,
+    pub(super) received_at: DateTime<Utc>,
+    pub(super) replay: Option<Replay>,
 }
 
-fn receipt_of(accepted: Acceptance, verdict: Verdict) -> Receipt {
-    let Acceptance { delivery, status, sites } = accepted;
-    let reason = match verdict {
-        Verdict::Whole { reason, .. } => reason,
-        Verdict::Sites(_) => None,
+/// A delivery with its verdict, as the store takes it.
+pub(super) fn submission(
+    config: &Config,
+    rules: &[SiteRule],
+    repository: &RepositoryName,
+    parsed: Parsed,
+    record: Record,
+    envelope: Envelope,
+) -> Submission {
+    let verdict = judge(config, rules, repository, &parsed.event);
+    let Parsed { key, event_name: event, event: said, digest } = parsed;
+    let Envelope { source, received_at, replay } = envelope;
+    let Record { headers, body } = record;
+    let is_pinned = config.repositories.get(repository).is_some_and(|repository| repository.forge_id.is_some());
+    let (repository_id, changes) = match said {
+        Event::Push(Push { repository: _, repository_id, changes }) => (repository_id, changes),
+        Event::Ping | Event::Other(_) | Event::Incomplete(_) => (None, Vec::new()),
     };
-    Receipt { delivery, status, reason, sites }
+    // Only a push that the configured name belongs to may teach the store which repository has that name.
+    let is_ours = matches!(verdict, Verdict::Sites(_)) && !is_pinned;
+    let delivery = NewDelivery {
+        repository: repository.clone(),
+        repository_id: repository_id.filter(|_| is_ours),
+        key,
+        event,
+        digest,
+        changes,
+        headers,
+        body,
+        source,
+        replay,
+        received_at,
+    };
+    Submission { delivery, verdict, arrived: Instant::now() }
+}
+
+fn judge(config: &Config, rules: &[SiteRule], repository: &RepositoryName, event: &Event) -> Verdict {
+    let ignored = |reason| Verdict::Whole { status: DeliveryStatus::Of(SiteStatus::Ignored), reason: Some(reason) };
+    let push = match event {
+        Event::Ping => return Verdict::Whole { status: DeliveryStatus::Pong, reason: None },
+        Event::Other(name) => return ignored(format!("event `{name}` is no push")),
+        Event::Incomplete(reason) => return ignored(reason.clone()),
+        Event::Push(push) => push,
+    };
+    let Some(configured) = config.repositories.get(repository) else {
+        return ignored(format!("repository `{repository}` is not configured any more"));
+    };
+    if let (Some(pinned), Some(sent)) = (&configured.forge_id, &push.repository_id)
+        && pinned != sent
+    {
+        return ignored(format!("the forge's id of the repository is `{sent}`, not the configured `{pinned}`"));
+    }
+    match route(rules, repository, &configured.identity, push) {
+        Routing::Ignore(reason) => ignored(reason),
+        Routing::Sites(sites) => {
+            let verdict = |(site, route)| VerdictFor { site, node: config.node.clone(), route };
+            Verdict::Sites(sites.into_iter().map(verdict).collect())
+        }
+    }
+}
+
+impl From<Acceptance> for Receipt {
+    fn from(accepted: Acceptance) -> Self {
+        let Acceptance { delivery, status, reason, sites } = accepted;
+        Self { delivery, status, reason, sites }
+    }
 }
 
 /// Keeps whoever sends rubbish from filling the log: the first few of each minute are logged, the others counted.

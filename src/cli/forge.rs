@@ -15,7 +15,7 @@ use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 use crate::webhook::{CannotSign, Request, TestKind, TestMessage, compose};
 
-use super::form::Form;
+use super::forge_form::Form;
 use super::orders::parse_ref;
 use super::{CliError, Shell, now, tell, variable};
 

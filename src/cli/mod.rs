@@ -4,7 +4,7 @@
 //! serve    the service: doors, workers, signals          show     status releases deployments log
 //! check    the configuration, also against the remotes    orders   deploy rollback, and following them
 //! forge    webhook send-test                              demo     the whole story on a temporary site
-//! form     what `webhook` tells to paste, forge by forge
+//! forge_form   what `webhook` tells to paste, forge by forge
 //! ```
 //!
 //! Data goes to stdout, talk to stderr. Absent: what a command does beyond asking and printing (`app`).
@@ -12,7 +12,7 @@
 mod check;
 mod demo;
 mod forge;
-mod form;
+mod forge_form;
 mod orders;
 mod serve;
 mod show;

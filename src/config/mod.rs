@@ -31,6 +31,7 @@ use crate::domain::release_id::ReleaseStyle;
 use crate::domain::remote_url::RemoteUrl;
 use crate::engine::Activate;
 use crate::site::permissions::Executable;
+use crate::store::DeliveryRetention;
 
 pub(crate) use secrets::quoted;
 pub use secrets::{SecretSource, Secrets};
@@ -48,6 +49,8 @@ pub struct Config {
     pub server: Server,
     /// The store, as a URL; default `landfall.db` in the state directory.
     pub store_url: String,
+    /// How much of the past deliveries is kept; default 30 days, 10,000 of them, and 256 MiB of bodies.
+    pub deliveries: DeliveryRetention,
     /// This machine; default the host name.
     pub node: NodeName,
     /// The repositories by name.

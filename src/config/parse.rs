@@ -14,6 +14,7 @@ use crate::domain::remote_url::{RemoteUrl, Scheme};
 use crate::engine::Activate;
 use crate::hook;
 use crate::site::permissions::Executable;
+use crate::store::DeliveryRetention;
 
 use super::reader::{Field, Reader, Table};
 use super::{Config, Problem, Repository, SecretSource, Server, Site, quoted, refs, units};
@@ -27,6 +28,7 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
     read_reconcile(&mut reader, &mut root);
     let server = read_server(&mut reader, &mut root);
     let store_url = read_store(&mut reader, &mut root);
+    let deliveries = read_deliveries(&mut reader, &mut root);
     let node = read_node(&mut reader, &mut root, host_name);
     let repositories = read_repositories(&mut reader, &mut root);
     let sites = read_sites(&mut reader, &mut root);
@@ -45,6 +47,7 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
         workers: workers.unwrap_or(WORKERS),
         server,
         store_url,
+        deliveries,
         node,
         repositories: repositories.into_iter().filter_map(|(name, entry)| entry.map(|entry| (name, entry))).collect(),
         sites: sites.into_iter().filter_map(|(name, entry)| entry.map(|entry| (name, entry))).collect(),
@@ -107,6 +110,27 @@ fn read_store(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<String> {
     });
     reader.finish(table);
     url
+}
+
+fn read_deliveries(reader: &mut Reader<'_>, root: &mut Table<'_>) -> DeliveryRetention {
+    let mut retention =
+        DeliveryRetention { keep: KEEP_DELIVERIES, keep_count: MOST_DELIVERIES, keep_bodies: MOST_BODY_BYTES };
+    let Some(mut table) = root.take("deliveries").and_then(|field| reader.table(field)) else { return retention };
+    let keep = table.take("keep").and_then(|field| {
+        reader.parsed(&field, "a duration of \"1h\" or more, such as \"30d\"", |text| {
+            units::duration(text).filter(|keep| *keep >= SHORTEST_KEEP).ok_or_else(String::new)
+        })
+    });
+    let count = table.take("keep_count").and_then(|field| reader.number(&field, 1, 10_000_000));
+    let bodies = table.take("keep_bodies").and_then(|field| {
+        let allowed = "a size such as \"256MiB\", or \"0B\" for none";
+        reader.parsed(&field, allowed, |text| units::size(text).ok_or_else(String::new))
+    });
+    reader.finish(table);
+    retention.keep = keep.unwrap_or(retention.keep);
+    retention.keep_count = count.and_then(|count| i64::try_from(count).ok()).unwrap_or(retention.keep_count);
+    retention.keep_bodies = bodies.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(retention.keep_bodies);
+    retention
 }
 
 fn read_node(reader: &mut Reader<'_>, root: &mut Table<'_>, host_name: &str) -> Option<NodeName> {
@@ -239,11 +263,7 @@ fn read_forge(reader: &mut Reader<'_>, table: &mut Table<'_>, url: Option<&Remot
         }
         return known;
     };
-    reader.parsed(&field, &allowed, |text| match Forge::parse(text) {
-        Some(forge) => Ok(forge),
-        None if LATER_FORGES.contains(&text) => Err("is not supported by this version yet".into()),
-        None => Err(String::new()),
-    })
+    reader.parsed(&field, &allowed, |text| Forge::parse(text).ok_or_else(String::new))
 }
 
 fn read_secret_list(reader: &mut Reader<'_>, field: Field<'_>) -> Vec<SecretSource> {
@@ -504,6 +524,12 @@ const BODY_LIMIT: usize = 25 << 20;
 const LEAST_BODY_LIMIT: usize = 1 << 10;
 const MOST_BODY_LIMIT: usize = 256 << 20;
 
+/// What a forge can send again after that long is none of anybody's interest any more: GitHub lets three days pass at most.
+const KEEP_DELIVERIES: Duration = Duration::from_secs(30 * 24 * 3600);
+const SHORTEST_KEEP: Duration = Duration::from_secs(3600);
+const MOST_DELIVERIES: i64 = 10_000;
+const MOST_BODY_BYTES: i64 = 256 << 20;
+
 const HOOK_TIMEOUT: Duration = Duration::from_secs(600);
 const SHORTEST_HOOK: Duration = Duration::from_secs(1);
 const LONGEST_HOOK: Duration = Duration::from_secs(24 * 3600);
@@ -513,6 +539,3 @@ const PATH: &str = "an absolute path without `..`, below `/`";
 const BELOW: &str = "a relative path without `.` or `..`";
 const URL: &str = "\"https://…\", \"ssh://…\", \"git@host:path\", \"http://…\", \"git://…\" or \"file:///…\"";
 const SECRET: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { credential = \"name\" }, or a list of these";
-
-/// Words of the contract whose forges come later.
-const LATER_FORGES: [&str; 3] = ["gitea", "forgejo", "gogs"];

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-/// Reads `90s`, `10m` or `2h`: a whole number and a unit.
+/// Reads `90s`, `10m`, `2h` or `30d`: a whole number and a unit.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let (number, unit) = split(text)?;
     let seconds = match unit {
         "s" => 1,
         "m" => 60,
         "h" => 3600,
+        "d" => 24 * 3600,
         _ => return None,
     };
     number.checked_mul(seconds).map(Duration::from_secs)
@@ -38,11 +39,18 @@ mod tests {
 
     #[test]
     fn numbers_need_a_unit_that_is_known() {
-        let table = [("90s", Some(90)), ("10m", Some(600)), ("2h", Some(7200)), ("0s", Some(0)), ("10 m", Some(600))];
+        let table = [
+            ("90s", Some(90)),
+            ("10m", Some(600)),
+            ("2h", Some(7200)),
+            ("0s", Some(0)),
+            ("10 m", Some(600)),
+            ("30d", Some(2_592_000)),
+        ];
         for (text, seconds) in table {
             assert_eq!(duration(text), seconds.map(Duration::from_secs), "{text}");
         }
-        for bad in ["", "10", "m", "-1s", "1.5h", "1d", "10M", "99999999999999999999h", "18446744073709551615h"] {
+        for bad in ["", "10", "m", "-1s", "1.5h", "1w", "10M", "99999999999999999999h", "18446744073709551615h"] {
             assert_eq!(duration(bad), None, "{bad}");
         }
         let table =

@@ -28,6 +28,11 @@ impl SiteStatus {
             Self::Ignored => "ignored",
         }
     }
+
+    /// Reads that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Queued, Self::Duplicate, Self::Current, Self::Ignored].into_iter().find(|status| status.as_str() == text)
+    }
 }
 
 /// What became of a whole delivery.
@@ -51,6 +56,11 @@ impl DeliveryStatus {
             Self::Pong => "pong",
             Self::Of(status) => status.as_str(),
         }
+    }
+
+    /// Reads that word.
+    pub fn parse(text: &str) -> Option<Self> {
+        if text == Self::Pong.as_str() { Some(Self::Pong) } else { SiteStatus::parse(text).map(Self::Of) }
     }
 }
 

@@ -9,6 +9,12 @@ pub enum Forge {
     Github,
     /// gitlab.com and self-managed GitLab: `X-Gitlab-Token`, or the signing token of Standard Webhooks.
     Gitlab,
+    /// Gitea: `X-Gitea-Signature`.
+    Gitea,
+    /// Forgejo, such as Codeberg: `X-Forgejo-Signature`.
+    Forgejo,
+    /// Gogs: `X-Gogs-Signature`.
+    Gogs,
     /// bitbucket.org: `X-Hub-Signature` with SHA-256, several refs in one push.
     Bitbucket,
     /// Bitbucket Data Center and Server: the same signature over another payload.
@@ -23,14 +29,27 @@ pub enum Forge {
 
 impl Forge {
     /// Every forge, for messages that list what is allowed.
-    pub const ALL: [Self; 7] =
-        [Self::Github, Self::Gitlab, Self::Bitbucket, Self::BitbucketDc, Self::Azure, Self::Sourcehut, Self::Standard];
+    pub const ALL: [Self; 10] = [
+        Self::Github,
+        Self::Gitlab,
+        Self::Gitea,
+        Self::Forgejo,
+        Self::Gogs,
+        Self::Bitbucket,
+        Self::BitbucketDc,
+        Self::Azure,
+        Self::Sourcehut,
+        Self::Standard,
+    ];
 
     /// The word in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Github => "github",
             Self::Gitlab => "gitlab",
+            Self::Gitea => "gitea",
+            Self::Forgejo => "forgejo",
+            Self::Gogs => "gogs",
             Self::Bitbucket => "bitbucket",
             Self::BitbucketDc => "bitbucket-dc",
             Self::Azure => "azure",
@@ -47,7 +66,7 @@ impl Forge {
     /// Whether `Acme/Blog` and `acme/blog` are one repository there.
     pub fn ignores_case(self) -> bool {
         match self {
-            Self::Github | Self::Gitlab => true,
+            Self::Github | Self::Gitlab | Self::Gitea | Self::Forgejo | Self::Gogs => true,
             // Bitbucket's URLs have the project's key in lower case, its payloads in upper case.
             Self::Bitbucket | Self::BitbucketDc | Self::Azure => true,
             Self::Sourcehut | Self::Standard => false,
@@ -59,6 +78,8 @@ impl Forge {
         match host {
             "github.com" | "ssh.github.com" => Some(Self::Github),
             "gitlab.com" | "altssh.gitlab.com" => Some(Self::Gitlab),
+            "gitea.com" => Some(Self::Gitea),
+            "codeberg.org" | "code.forgejo.org" => Some(Self::Forgejo),
             "bitbucket.org" | "altssh.bitbucket.org" => Some(Self::Bitbucket),
             "dev.azure.com" | "ssh.dev.azure.com" => Some(Self::Azure),
             "git.sr.ht" => Some(Self::Sourcehut),

@@ -33,7 +33,8 @@ impl Identity {
         let text = match forge {
             Forge::BitbucketDc => last_two(&path),
             Forge::Azure => of_azure(url.host().unwrap_or_default(), &path),
-            Forge::Github | Forge::Gitlab | Forge::Bitbucket | Forge::Sourcehut | Forge::Standard => path,
+            Forge::Github | Forge::Gitlab | Forge::Gitea | Forge::Forgejo | Forge::Gogs => path,
+            Forge::Bitbucket | Forge::Sourcehut | Forge::Standard => path,
         };
         Self::new(forge, &text)
     }

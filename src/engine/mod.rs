@@ -95,11 +95,10 @@ pub struct Target {
 }
 
 impl Target {
-    /// Whether the site's live release is the commit. A disk that cannot be read has nothing live: the deployment will say.
-    pub fn is_live(&self, commit: &Revision) -> bool {
-        let live = current::live(&self.disk).ok().flatten();
-        let release = live.and_then(|id| Release::open(&self.disk, &id).ok().flatten());
-        release.is_some_and(|release| release.commit() == commit)
+    /// The commit of the site's live release. A disk that cannot be read has nothing live: the deployment will say.
+    pub fn live_commit(&self) -> Option<Revision> {
+        let live = current::live(&self.disk).ok().flatten()?;
+        Some(Release::open(&self.disk, &live).ok().flatten()?.commit().clone())
     }
 }
 

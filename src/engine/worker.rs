@@ -34,8 +34,9 @@ pub struct Engine {
 impl Engine {
     /// Claims and runs the oldest deployment that may run; false if there is none.
     pub fn step(&self, stop: &Stop) -> Result<bool, StoreError> {
-        for id in self.store.candidates(&self.node)? {
-            if self.take(id, stop, Cause::Interrupted)? {
+        for site in self.store.waiting_sites(&self.node)? {
+            let claim = || self.store.claim_next(&site, &self.node, &self.owner, LEASE, (self.clock)());
+            if self.take(&site, claim, stop, Cause::Interrupted)? {
                 return Ok(true);
             }
         }
@@ -44,15 +45,22 @@ impl Engine {
 
     /// Claims and runs this very deployment, for a command line without a server; false if it cannot be claimed now.
     pub fn step_one(&self, id: DeploymentId, stop: &Stop) -> Result<bool, StoreError> {
-        self.take(id, stop, Cause::Cancelled)
+        let Some(waiting) = self.store.deployment(id)? else { return Ok(false) };
+        let claim = || self.store.claim_one(id, &self.owner, LEASE, (self.clock)());
+        self.take(&waiting.site, claim, stop, Cause::Cancelled)
     }
 
     /// The lock is held before anybody can see the deployment run, until everybody can see that it has ended: whatever runs
     /// without its lock is dead, and recovered.
-    fn take(&self, id: DeploymentId, stop: &Stop, on_stop: fn(String) -> Cause) -> Result<bool, StoreError> {
-        let Some(waiting) = self.store.deployment(id)? else { return Ok(false) };
-        let Some(place) = self.place(&waiting.site) else { return Ok(false) };
-        let Some(claim) = self.store.claim_one(id, &self.owner, LEASE, (self.clock)())? else { return Ok(false) };
+    fn take(
+        &self,
+        site: &SiteName,
+        claim: impl FnOnce() -> Result<Option<Claim>, StoreError>,
+        stop: &Stop,
+        on_stop: fn(String) -> Cause,
+    ) -> Result<bool, StoreError> {
+        let Some(place) = self.place(site) else { return Ok(false) };
+        let Some(claim) = claim()? else { return Ok(false) };
         self.work(claim, place, stop, on_stop)?;
         Ok(true)
     }

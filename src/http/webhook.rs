@@ -1,7 +1,7 @@
 //! `POST /hooks/{repository}`: the raw body under a limit and a deadline, then the use case, then its answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
 use actix_web::rt::time::timeout;
@@ -9,7 +9,9 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
 use tokio::sync::SemaphorePermit;
 
+use crate::app::receive::{Arrival, Submitted};
 use crate::domain::forge::Forge;
+use crate::domain::name::RepositoryName;
 use crate::view::answer::Answer;
 use crate::webhook::{Request, accepts_media_type};
 
@@ -23,6 +25,7 @@ pub(super) async fn receive(
     request: HttpRequest,
     payload: web::Payload,
 ) -> Result<HttpResponse, Rejection> {
+    let arrival = Arrival { source: request.peer_addr().map(|peer| peer.ip()), at: Instant::now() };
     if doors.stop.is_draining() {
         return Err(Rejection::Stopping);
     }
@@ -30,9 +33,23 @@ pub(super) async fn receive(
     check_head(request.headers(), forge)?;
     let (body, _memory) = read_body(payload, request.headers(), &doors).await?;
     let request = Request { headers: plain(request.headers()), body };
-    let service = Arc::clone(&doors.service);
-    let receipt = web::block(move || service.receive(&repository, request)).await??;
+    let Submitted { note, ticket } = submit(&doors, repository, request, arrival).await?;
+    let receipt = doors.service.receipt(note, ticket.acceptance().await)?;
     Ok(HttpResponse::build(status_of(receipt.status)).json(Answer::of(&receipt)))
+}
+
+/// A signature over a few kilobytes takes less than going to another thread; over many it would hold the others up.
+async fn submit(
+    doors: &web::Data<Doors>,
+    repository: RepositoryName,
+    request: Request,
+    arrival: Arrival,
+) -> Result<Submitted, Rejection> {
+    if request.body.len() <= LONGEST_AT_ONCE {
+        return Ok(doors.service.submit(&repository, request, arrival)?);
+    }
+    let service = Arc::clone(&doors.service);
+    Ok(web::block(move || service.submit(&repository, request, arrival)).await??)
 }
 
 fn check_head(headers: &HeaderMap, forge: Forge) -> Result<(), Rejection> {
@@ -89,3 +106,6 @@ fn plain(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
 /// for its answer.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const SLOWEST_BYTES_PER_SEC: u64 = 1 << 20;
+
+/// To prove and read this takes about a millisecond.
+const LONGEST_AT_ONCE: usize = 256 << 10;

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! mod          Store: opens, migrates, and the blocking front door    types       what goes in and comes out
+//! acceptor     many deliveries in one transaction
 //! statements/  every SQL statement, compiled once for each database   migrations/ forward only
 //! ```
 //!
-//! SQLite and PostgreSQL run the same text. Async ends here: every method blocks, and must not be called from an async
-//! task. A writer's transaction is durable when its method returns (SQLite: WAL with `synchronous=FULL`).
+//! SQLite and PostgreSQL run the same text. Async ends here: every method of the store blocks, and must not be called from an async
+//! task; an `Acceptor` is what async tasks use. A writer's transaction is durable when its method returns (SQLite: WAL with `synchronous=FULL`).
 
+mod acceptor;
 mod postgres;
 mod sqlite;
 mod types;
@@ -29,10 +31,13 @@ use crate::domain::deployment::{DeploymentId, Entry, Outcome};
 use crate::domain::name::{NodeName, SiteName};
 use crate::domain::push::RefName;
 use crate::domain::release_id::ReleaseId;
+use crate::domain::revision::Revision;
 
+pub use acceptor::{Acceptor, Ticket};
 pub use types::{
-    Acceptance, Claim, Deployment, DeploymentFilter, FollowUp, Hold, IsLive, JournalLine, NewDelivery, NewDeployment,
-    SiteAcceptance, StoreError, Verdict, VerdictFor,
+    Acceptance, Claim, Delivery, DeliveryFilter, DeliveryRetention, DeliverySite, Deployment, DeploymentFilter,
+    FollowUp, Hold, JournalLine, Live, NewDelivery, NewDeployment, Replay, SiteAcceptance, StoreError, Submission,
+    Verdict, VerdictFor,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
@@ -65,25 +70,30 @@ impl Drop for Inner {
 }
 
 /// Runs a statement in a writer's transaction, durable when it returns.
+macro_rules! write_async {
+    ($store:expr, $module:ident::$function:ident($($argument:expr),*)) => {
+        match &$store.0.pools {
+            Pools::Sqlite { writer, .. } => {
+                let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+                let value = sqlite::statements::$module::$function(&mut transaction, $($argument),*).await?;
+                transaction.commit().await?;
+                Ok(value)
+            }
+            Pools::Postgres(pool) => {
+                // What a server or a role may set as its default would make statements fail that only have to wait.
+                let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
+                let value = postgres::statements::$module::$function(&mut transaction, $($argument),*).await?;
+                transaction.commit().await?;
+                Ok(value)
+            }
+        }
+    };
+}
+
+/// The same, for a thread that may block.
 macro_rules! write {
     ($store:expr, $module:ident::$function:ident($($argument:expr),*)) => {
-        $store.block_on(async {
-            match &$store.0.pools {
-                Pools::Sqlite { writer, .. } => {
-                    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-                    let value = sqlite::statements::$module::$function(&mut transaction, $($argument),*).await?;
-                    transaction.commit().await?;
-                    Ok(value)
-                }
-                Pools::Postgres(pool) => {
-                    // What a server or a role may set as its default would make statements fail that only have to wait.
-                    let mut transaction = pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
-                    let value = postgres::statements::$module::$function(&mut transaction, $($argument),*).await?;
-                    transaction.commit().await?;
-                    Ok(value)
-                }
-            }
-        })
+        $store.block_on(async { write_async!($store, $module::$function($($argument),*)) })
     };
 }
 
@@ -130,16 +140,43 @@ impl Store {
         }
     }
 
-    /// Stores a delivery with its verdict and the deployments it leads to, in one transaction. `is_live` tells whether a
-    /// commit is live on a site; it is asked within the transaction, where nothing of the site can begin or end.
-    pub fn accept(
-        &self,
-        delivery: &NewDelivery,
-        verdict: &Verdict,
-        is_live: IsLive<'_>,
-        now: DateTime<Utc>,
-    ) -> Result<Acceptance, StoreError> {
-        write!(self, delivery::accept(delivery, verdict, is_live, now))
+    /// Stores a delivery with its verdict and the deployments it leads to, in one transaction. `live` tells what is live on
+    /// a site; it is asked within the transaction, where nothing of the site can begin or end.
+    pub fn accept(&self, submission: Submission, live: &Live) -> Result<Acceptance, StoreError> {
+        let accepted = self.block_on(self.accept_all(std::slice::from_ref(&submission), live))?;
+        accepted.into_iter().next().ok_or_else(|| StoreError::Corrupt("a delivery without an answer".into()))
+    }
+
+    async fn accept_all(&self, submissions: &[Submission], live: &Live) -> Result<Vec<Acceptance>, StoreError> {
+        write_async!(self, acceptance::accept(submissions, live))
+    }
+
+    /// Deliveries, newest first.
+    pub fn deliveries(&self, filter: &DeliveryFilter) -> Result<Vec<Delivery>, StoreError> {
+        read!(self, delivery::deliveries(filter))
+    }
+
+    /// A delivery by its number.
+    pub fn delivery(&self, id: i64) -> Result<Option<Delivery>, StoreError> {
+        read!(self, delivery::delivery(id))
+    }
+
+    /// The body with this digest, if it is still kept.
+    pub fn body(&self, digest: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        read!(self, body::body(digest))
+    }
+
+    /// Drops a part of what is not to be kept any more; gives back how many deliveries and bodies. Nothing: it is done.
+    pub fn prune_deliveries(&self, retention: &DeliveryRetention, now: DateTime<Utc>) -> Result<u64, StoreError> {
+        let DeliveryRetention { keep, keep_count, keep_bodies } = *retention;
+        let before = (now - keep).timestamp_millis();
+        let deliveries = write!(self, delivery::prune(before, keep_count))?;
+        Ok(deliveries + write!(self, body::prune(before, keep_bodies))?)
+    }
+
+    /// The last commit of a site whose author wanted no deployment.
+    pub fn skipped(&self, site: &SiteName) -> Result<Option<Revision>, StoreError> {
+        read!(self, site::skipped(site))
     }
 
     /// Queues what an operator asks for: it never counts as a duplicate and takes the place of the one that waits. A
@@ -153,9 +190,21 @@ impl Store {
         write!(self, queue::cancel_waiting(id, reason, now))
     }
 
-    /// What of a node could be claimed at this moment, oldest first.
-    pub fn candidates(&self, node: &NodeName) -> Result<Vec<DeploymentId>, StoreError> {
-        read!(self, queue::candidates(node))
+    /// The sites of a node for which something could be claimed at this moment, what waits longest first.
+    pub fn waiting_sites(&self, node: &NodeName) -> Result<Vec<SiteName>, StoreError> {
+        read!(self, queue::waiting_sites(node))
+    }
+
+    /// Takes what waits for this site, if something does and nothing of the site runs.
+    pub fn claim_next(
+        &self,
+        site: &SiteName,
+        node: &NodeName,
+        owner: &str,
+        lease: Duration,
+        now: DateTime<Utc>,
+    ) -> Result<Option<Claim>, StoreError> {
+        write!(self, queue::claim_next(site, node, owner, now, now + lease))
     }
 
     /// Takes this deployment if it waits and nothing of its site runs.

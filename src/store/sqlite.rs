@@ -1,5 +1,6 @@
 //! The statements, for SQLite.
 
+pub(super) type Database = sqlx::Sqlite;
 pub(super) type Connection = sqlx::SqliteConnection;
 
 #[path = "statements/mod.rs"]

@@ -1,5 +1,8 @@
 //! What goes into the store and comes out of it.
 
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 
@@ -9,7 +12,7 @@ use crate::domain::name::{NodeName, RepositoryName, SiteName};
 use crate::domain::push::{Change, DeliveryKey, RefName};
 use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
-use crate::domain::routing::Route;
+use crate::domain::routing::{Route, Wanted};
 
 /// Why the store did not do as it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -31,9 +34,31 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("cannot bring the store's schema up to date: {0}")]
     Migration(sqlx::migrate::MigrateError),
+    /// It took nothing of a whole batch, for the same reason.
+    #[error("the store is not available: {0}")]
+    Batch(String),
+    /// More wait to be stored than it can take.
+    #[error("too many deliveries wait to be stored")]
+    Busy,
     /// A value in a row is not one of ours.
     #[error("the store has a value that cannot be understood: {0}")]
     Corrupt(String),
+}
+
+impl StoreError {
+    /// Whether it may be the fault of one of the rows, so that others could still be written.
+    pub(super) fn is_of_the_rows(&self) -> bool {
+        match self {
+            Self::Unavailable(sqlx::Error::Database(error)) => {
+                let is_constraint = !matches!(error.kind(), sqlx::error::ErrorKind::Other);
+                // A value that PostgreSQL cannot take: SQLSTATE class 22.
+                is_constraint || error.code().is_some_and(|code| code.len() == 5 && code.starts_with("22"))
+            }
+            Self::Corrupt(_) => true,
+            Self::Unavailable(_) | Self::LostLease | Self::NotFound(_) | Self::Newer(_) => false,
+            Self::Migration(_) | Self::Batch(_) | Self::Busy => false,
+        }
+    }
 }
 
 /// A delivery that is to be stored.
@@ -41,18 +66,50 @@ pub enum StoreError {
 pub struct NewDelivery {
     /// Whose webhook it is.
     pub repository: RepositoryName,
+    /// The forge's own id of the repository, if the store is to remember it and to refuse another one.
+    pub repository_id: Option<String>,
     /// The forge's id of it.
     pub key: DeliveryKey,
     /// The forge's word for the event.
     pub event: String,
-    /// SHA-256 of the body, in hex.
+    /// SHA-256 of the body as it was sent, in hex.
     pub digest: String,
     /// The refs that moved.
     pub changes: Vec<Change>,
+    /// Its headers, without what is secret.
+    pub headers: Vec<(String, String)>,
+    /// Its body, without what is secret.
+    pub body: Vec<u8>,
+    /// Who sent it.
+    pub source: Option<IpAddr>,
+    /// The earlier one that an operator sends again, and the operator.
+    pub replay: Option<Replay>,
+    /// When it came.
+    pub received_at: DateTime<Utc>,
 }
 
-/// Tells whether a commit is live on a site at this moment.
-pub type IsLive<'a> = &'a dyn Fn(&SiteName, &Revision) -> bool;
+/// That an operator sends a stored delivery again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    /// The stored one.
+    pub of: i64,
+    /// The operator.
+    pub asked_by: String,
+}
+
+/// A delivery with its verdict, on its way into the store.
+#[derive(Debug)]
+pub struct Submission {
+    /// The delivery.
+    pub delivery: NewDelivery,
+    /// What it leads to, as far as the configuration says.
+    pub verdict: Verdict,
+    /// Since when its sender waits.
+    pub arrived: Instant,
+}
+
+/// Tells which commit is live on a site at this moment.
+pub type Live = dyn Fn(&SiteName) -> Option<Revision> + Send + Sync;
 
 /// What a delivery leads to, before the queue is asked.
 #[derive(Debug, Clone)]
@@ -86,6 +143,8 @@ pub struct Acceptance {
     pub delivery: i64,
     /// The whole.
     pub status: DeliveryStatus,
+    /// Why, if the whole was decided at once.
+    pub reason: Option<String>,
     /// Each site.
     pub sites: Vec<SiteAcceptance>,
 }
@@ -101,6 +160,82 @@ pub struct SiteAcceptance {
     pub reason: Option<String>,
     /// The deployment it led to, or is a duplicate of.
     pub deployment: Option<(DeploymentId, StateName)>,
+    /// What of the delivery was for the site.
+    pub wanted: Option<Wanted>,
+}
+
+/// A delivery as the store has it.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Our number of it.
+    pub id: i64,
+    /// Whose webhook it is.
+    pub repository: RepositoryName,
+    /// The forge's id of it.
+    pub key: DeliveryKey,
+    /// 1, or more when the same key came again.
+    pub attempt: i64,
+    /// The forge's word for the event.
+    pub event: String,
+    /// SHA-256 of the body as it was sent, in hex.
+    pub digest: String,
+    /// The refs that moved.
+    pub changes: Vec<Change>,
+    /// The whole.
+    pub status: DeliveryStatus,
+    /// Why, if the whole was decided at once.
+    pub reason: Option<String>,
+    /// When it came.
+    pub received_at: DateTime<Utc>,
+    /// How long it took from its arrival to the decision, in microseconds; without the time its commit took.
+    pub latency_us: Option<i64>,
+    /// Who sent it.
+    pub source: Option<String>,
+    /// Its headers, without what is secret. Empty for what an older Landfall stored.
+    pub headers: Vec<(String, String)>,
+    /// How long its body was, in bytes.
+    pub body_size: Option<i64>,
+    /// See [`Replay`].
+    pub replay: Option<Replay>,
+    /// What was decided for each site.
+    pub sites: Vec<DeliverySite>,
+}
+
+/// What was decided for a site, and what came of it.
+#[derive(Debug, Clone)]
+pub struct DeliverySite {
+    /// The site.
+    pub site: SiteName,
+    /// What was decided.
+    pub status: SiteStatus,
+    /// Why, if it is not obvious.
+    pub reason: Option<String>,
+    /// Which of the refs was for the site.
+    pub ref_name: Option<RefName>,
+    /// The deployment it led to, or is a duplicate of, and how far that is now.
+    pub deployment: Option<(DeploymentId, StateName)>,
+}
+
+/// Which deliveries to list.
+#[derive(Debug, Clone, Default)]
+pub struct DeliveryFilter {
+    /// Only of this repository.
+    pub repository: Option<RepositoryName>,
+    /// Only with this key.
+    pub key: Option<DeliveryKey>,
+    /// At most this many.
+    pub limit: i64,
+}
+
+/// How much of the past is kept. What is older or beyond is dropped, the oldest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeliveryRetention {
+    /// How long a delivery stays.
+    pub keep: Duration,
+    /// How many stay at most.
+    pub keep_count: i64,
+    /// What all bodies may take together, compressed, in bytes.
+    pub keep_bodies: i64,
 }
 
 /// A deployment that is to be queued by an operator.

@@ -56,7 +56,7 @@ pub(super) fn parse(request: &Request, digest: String) -> Result<Parsed, Malform
 /// Writes a push with the credentials. Azure has no ping: its place takes a push that moves nothing.
 pub(super) fn compose(secret: &Secret, message: &TestMessage<'_>) -> Request {
     let (ref_name, before, after) = match &message.kind {
-        TestKind::Ping => ("refs/heads/main", NO_MOVE.to_owned(), NO_MOVE),
+        TestKind::Ping => ("refs/heads/main", payload::NO_MOVE.to_owned(), payload::NO_MOVE),
         TestKind::Push { ref_name, before, after } => {
             let before = before.map_or_else(|| payload::zeros(after), ToString::to_string);
             (ref_name.as_str(), before, after.as_str())
@@ -145,9 +145,6 @@ fn push_event(request: &Request) -> Result<Event, Malformed> {
 const CREDENTIALS: &str = "authorization";
 const SCHEME: &str = "Basic ";
 const PUSH: &str = "git.push";
-
-/// Stands for a commit in a test delivery, where it is both before and after.
-const NO_MOVE: &str = "1111111111111111111111111111111111111111";
 
 #[cfg(test)]
 mod tests {

@@ -37,7 +37,7 @@ pub(super) fn parse(request: &Request, digest: String) -> Result<Parsed, Malform
 /// Writes and signs a push. Bitbucket has no ping: its place takes a push that moves nothing.
 pub(super) fn compose(secret: &Secret, message: &TestMessage<'_>) -> Request {
     let (ref_name, before, after) = match &message.kind {
-        TestKind::Ping => ("refs/heads/main", Some(NO_MOVE), NO_MOVE),
+        TestKind::Ping => ("refs/heads/main", Some(payload::NO_MOVE), payload::NO_MOVE),
         TestKind::Push { ref_name, before, after } => {
             (ref_name.as_str(), before.map(|before| before.as_str()), after.as_str())
         }
@@ -139,9 +139,6 @@ const BRANCH: &str = "branch";
 const TAG: &str = "tag";
 const BRANCHES: &str = "refs/heads/";
 const TAGS: &str = "refs/tags/";
-
-/// Stands for a commit in a test delivery, where it is both before and after.
-const NO_MOVE: &str = "1111111111111111111111111111111111111111";
 
 #[cfg(test)]
 mod tests {

@@ -55,7 +55,7 @@ pub(super) fn parse(request: &Request, digest: String) -> Result<Parsed, Malform
 /// Writes a push and adds the token, or signs it. GitLab has no ping: its place takes a push that moves nothing.
 pub(super) fn compose(secret: &Secret, message: &TestMessage<'_>, now: DateTime<Utc>) -> Request {
     let (ref_name, before, after) = match &message.kind {
-        TestKind::Ping => ("refs/heads/main", NO_MOVE.to_owned(), NO_MOVE),
+        TestKind::Ping => ("refs/heads/main", payload::NO_MOVE.to_owned(), payload::NO_MOVE),
         TestKind::Push { ref_name, before, after } => {
             let before = before.map_or_else(|| payload::zeros(after), ToString::to_string);
             (ref_name.as_str(), before, after.as_str())
@@ -212,9 +212,6 @@ fn push_event(request: &Request) -> Result<Event, Malformed> {
 const EVENT: &str = "x-gitlab-event";
 const TOKEN: &str = "x-gitlab-token";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-
-/// Stands for a commit in a test delivery, where it is both before and after.
-const NO_MOVE: &str = "1111111111111111111111111111111111111111";
 
 #[cfg(test)]
 mod tests {

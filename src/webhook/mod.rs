@@ -10,19 +10,25 @@
 //!
 //! The names of the forges' headers and payload fields live here and nowhere else, one file per forge. What several of them
 //! share: `signature` the HMACs, `public_key` Ed25519, `hex_signature` and `standard_signature` two ways of writing one down,
-//! `form` and `payload` two ways of packing JSON, `refusal` the reasons, `secrets` what may be configured. The forge is the configured one: no header can choose a weaker check.
+//! `gogs_family` what three forges inherited from one, `form` and `payload` two ways of packing JSON, `refusal` the reasons,
+//! `secrets` what may be configured, `record` what is kept. The forge is the configured one: no header can choose a weaker check.
 //!
 //! Absent from this room: input and output, the clock (`now` is an argument), the log, async, and any knowledge of sites.
 
 mod azure;
 mod bitbucket;
 mod bitbucket_dc;
+mod forgejo;
 mod form;
+mod gitea;
 mod github;
 mod gitlab;
+mod gogs;
+mod gogs_family;
 mod hex_signature;
 mod payload;
 mod public_key;
+mod record;
 mod refusal;
 mod secrets;
 mod signature;
@@ -39,6 +45,7 @@ use crate::domain::push::{DeliveryKey, Event, RefName};
 use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 
+pub use record::Record;
 pub use refusal::Refusal;
 use refusal::Twice;
 pub use secrets::{SecretUnfit, check_secret, default_secret, is_public};
@@ -54,7 +61,7 @@ pub struct Request {
     pub body: Vec<u8>,
 }
 
-/// A request whose signature or token matched. Only [`authenticate`] makes one.
+/// A request whose signature or token matched. Only [`authenticate`] makes one, and [`replay`] of what that one made.
 #[derive(Debug)]
 pub struct Verified {
     forge: Forge,
@@ -124,6 +131,9 @@ pub fn check_head(forge: Forge, request: &Request, secrets: &[Secret]) -> Result
     match forge {
         Forge::Github => github::check_head(request),
         Forge::Gitlab => gitlab::check_head(request, &secrets),
+        Forge::Gitea => gitea::check_head(request),
+        Forge::Forgejo => forgejo::check_head(request),
+        Forge::Gogs => gogs::check_head(request),
         Forge::Bitbucket => bitbucket::check_head(request),
         Forge::BitbucketDc => bitbucket_dc::check_head(request),
         Forge::Azure => azure::check_head(request, &secrets),
@@ -145,6 +155,9 @@ pub fn authenticate(
     match forge {
         Forge::Github => github::authenticate(&request, &secrets)?,
         Forge::Gitlab => gitlab::authenticate(&request, &secrets, now)?,
+        Forge::Gitea => gitea::authenticate(&request, &secrets)?,
+        Forge::Forgejo => forgejo::authenticate(&request, &secrets)?,
+        Forge::Gogs => gogs::authenticate(&request, &secrets)?,
         Forge::Bitbucket => bitbucket::authenticate(&request, &secrets)?,
         Forge::BitbucketDc => bitbucket_dc::authenticate(&request, &secrets)?,
         // The head is all there is.
@@ -153,6 +166,13 @@ pub fn authenticate(
         Forge::Standard => standard::authenticate(&request, &secrets, now)?,
     }
     Ok(Verified { forge, request })
+}
+
+/// A delivery that was authentic when it came, as it was kept.
+pub fn replay(forge: Forge, record: Record) -> Verified {
+    let Record { headers, body } = record;
+    let headers = headers.into_iter().map(|(name, value)| (name, value.into_bytes())).collect();
+    Verified { forge, request: Request { headers, body } }
 }
 
 fn usable(secrets: &[Secret]) -> Result<Vec<&Secret>, Refusal> {
@@ -168,6 +188,9 @@ pub fn parse(verified: &Verified) -> Result<Parsed, Malformed> {
     match verified.forge {
         Forge::Github => github::parse(&verified.request, digest),
         Forge::Gitlab => gitlab::parse(&verified.request, digest),
+        Forge::Gitea => gitea::parse(&verified.request, digest),
+        Forge::Forgejo => forgejo::parse(&verified.request, digest),
+        Forge::Gogs => gogs::parse(&verified.request, digest),
         Forge::Bitbucket => bitbucket::parse(&verified.request, digest),
         Forge::BitbucketDc => bitbucket_dc::parse(&verified.request, digest),
         Forge::Azure => azure::parse(&verified.request, digest),
@@ -187,6 +210,9 @@ pub fn compose(
     Ok(match forge {
         Forge::Github => github::compose(secret, message),
         Forge::Gitlab => gitlab::compose(secret, message, now),
+        Forge::Gitea => gitea::compose(secret, message),
+        Forge::Forgejo => forgejo::compose(secret, message),
+        Forge::Gogs => gogs::compose(secret, message),
         Forge::Bitbucket => bitbucket::compose(secret, message),
         Forge::BitbucketDc => bitbucket_dc::compose(secret, message),
         Forge::Azure => azure::compose(secret, message),
@@ -202,17 +228,12 @@ pub fn compose(
 pub fn accepts_media_type(forge: Forge, content_type: Option<&str>) -> bool {
     let media_type = content_type.map(essence);
     match forge {
-        Forge::Github => matches!(media_type.as_deref(), Some(JSON | FORM)),
+        Forge::Github | Forge::Gitea | Forge::Forgejo | Forge::Gogs => {
+            matches!(media_type.as_deref(), Some(JSON | FORM))
+        }
         Forge::Gitlab | Forge::Bitbucket | Forge::BitbucketDc | Forge::Azure | Forge::Sourcehut | Forge::Standard => {
             matches!(media_type.as_deref(), Some(JSON))
         }
-    }
-}
-
-impl Verified {
-    /// What was sent.
-    pub fn request(&self) -> &Request {
-        &self.request
     }
 }
 
@@ -322,16 +343,15 @@ mod tests {
     const WHSEC: &[u8] = b"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDazkIxYDE5xg=";
 
     /// Every forge whose deliveries can be composed, with every kind of secret that it has.
-    fn schemes() -> [(Forge, Secret); 7] {
-        [
-            (Forge::Github, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
-            (Forge::Gitlab, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
-            (Forge::Gitlab, Secret::new(WHSEC.to_vec())),
-            (Forge::Bitbucket, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
-            (Forge::BitbucketDc, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
-            (Forge::Azure, Secret::new(b"ada:5f2b8c1d9e3a7f60".to_vec())),
-            (Forge::Standard, Secret::new(WHSEC.to_vec())),
-        ]
+    fn schemes() -> Vec<(Forge, Secret)> {
+        let secret = |forge| match forge {
+            Forge::Sourcehut => None,
+            Forge::Standard => Some(WHSEC),
+            Forge::Azure => Some(&b"ada:5f2b8c1d9e3a7f60"[..]),
+            _ => Some(&b"5f2b8c1d9e3a7f60"[..]),
+        };
+        let first = Forge::ALL.into_iter().filter_map(|forge| Some((forge, Secret::new(secret(forge)?.to_vec()))));
+        first.chain([(Forge::Gitlab, Secret::new(WHSEC.to_vec()))]).collect()
     }
 
     fn compose(forge: Forge, secret: &Secret, message: &TestMessage<'_>, now: DateTime<Utc>) -> Request {
@@ -397,15 +417,17 @@ mod tests {
                 assert!(!believed(Request { body: truncated.to_vec(), ..good.clone() }));
             }
             let proof = |(name, _): &&(String, Vec<u8>)| {
-                name.starts_with("webhook-") || name.starts_with("x-hub-") || unsigned.contains(&name.as_str())
+                let of_header = |word| name.starts_with(word) || name.ends_with(word);
+                ["webhook-", "x-hub-", "-signature"].into_iter().any(of_header) || unsigned.contains(&name.as_str())
             };
             for (header, value) in good.headers.iter().filter(proof) {
                 for (index, bit) in (0..value.len()).flat_map(|index| (0..8).map(move |bit| (index, bit))) {
                     let mut changed = good.clone();
                     let (_, bytes) = changed.headers.iter_mut().find(|(name, _)| name == header).unwrap();
                     bytes[index] ^= 1 << bit;
-                    let other_case_of_hex =
-                        header.starts_with("x-hub-") && index >= 7 && bytes.eq_ignore_ascii_case(value);
+                    let digits = if header.starts_with("x-hub-") { 7 } else { 0 };
+                    let is_hex = header.starts_with("x-") && !unsigned.contains(&header.as_str());
+                    let other_case_of_hex = is_hex && index >= digits && bytes.eq_ignore_ascii_case(value);
                     assert_eq!(believed(changed), other_case_of_hex, "{forge}: bit {bit} of byte {index} of {header}");
                 }
             }
@@ -497,6 +519,9 @@ mod tests {
                 [Forge::Gitlab, Forge::Bitbucket, Forge::BitbucketDc, Forge::Azure, Forge::Sourcehut, Forge::Standard];
             for forge in json_only {
                 assert_eq!(accepts_media_type(forge, content_type), gitlab, "{forge} {content_type:?}");
+            }
+            for of_the_family in [Forge::Gitea, Forge::Forgejo, Forge::Gogs] {
+                assert_eq!(accepts_media_type(of_the_family, content_type), github, "{content_type:?}");
             }
         }
     }

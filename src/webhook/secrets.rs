@@ -33,7 +33,9 @@ pub enum SecretUnfit {
 /// Refuses what would let anyone in, or nobody.
 pub fn check_secret(forge: Forge, secret: &Secret) -> Result<(), SecretUnfit> {
     match forge {
-        Forge::Github | Forge::Bitbucket | Forge::BitbucketDc => secret.check_strength()?,
+        Forge::Github | Forge::Gitea | Forge::Forgejo | Forge::Gogs | Forge::Bitbucket | Forge::BitbucketDc => {
+            secret.check_strength()?;
+        }
         Forge::Gitlab => {
             secret.check_strength()?;
             if standard_signature::is_signing_secret(secret) && standard_signature::SigningKey::of(secret).is_none() {
@@ -64,7 +66,8 @@ pub fn is_public(forge: Forge, secret: &Secret) -> bool {
     match forge {
         Forge::Sourcehut => true,
         Forge::Standard => standard_signature::is_public_key(secret),
-        Forge::Github | Forge::Gitlab | Forge::Bitbucket | Forge::BitbucketDc | Forge::Azure => false,
+        Forge::Github | Forge::Gitlab | Forge::Gitea | Forge::Forgejo | Forge::Gogs => false,
+        Forge::Bitbucket | Forge::BitbucketDc | Forge::Azure => false,
     }
 }
 
@@ -82,6 +85,7 @@ mod tests {
             (Forge::Github, plain, Ok(())),
             (Forge::Github, WHSEC, Ok(())),
             (Forge::Github, "short", Err(SecretUnfit::Weak(short))),
+            (Forge::Gogs, "short", Err(SecretUnfit::Weak(short))),
             (Forge::Bitbucket, "short", Err(SecretUnfit::Weak(short))),
             (Forge::BitbucketDc, "", Err(SecretUnfit::Weak(SecretError::Empty))),
             (Forge::Gitlab, plain, Ok(())),

@@ -135,8 +135,17 @@ const LAWS: &[Law] = &[
         find: |source| {
             let text = Source { path: source.path, text: source.text.to_lowercase() };
             let headers = ["x-hub-", "x-github-", "x-gitlab-", "webhook-signature", "webhook-id"];
-            let more = ["x-event-key", "x-request-", "x-payload-", "x-webhook-", "basic \""];
-            [headers, more].iter().flat_map(|words| outside(&text, &["webhook/"], words)).collect()
+            let more = [
+                "x-gitea-",
+                "x-forgejo-",
+                "x-gogs-",
+                "x-event-key",
+                "x-request-",
+                "x-payload-",
+                "x-webhook-",
+                "basic \"",
+            ];
+            [&headers[..], &more].iter().flat_map(|words| outside(&text, &["webhook/"], words)).collect()
         },
         except: &[],
         broken_by: &[

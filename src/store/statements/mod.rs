@@ -1,13 +1,30 @@
 //! Every SQL statement. This room is compiled twice, for each database with its own `Connection`; the text is the same.
 //!
 //! Writers take locks in one order, so that PostgreSQL never finds two that wait for each other: first the rows of all
-//! their sites, by name; then the counters, the delivery's before the deployment's. The row of a deployment is changed
+//! their sites, by name; then the rows of repositories; then the counters, the delivery's before the deployment's. The row of a deployment is changed
 //! with its site locked, or under its lease by a transaction that wants nothing else.
 
+pub(in crate::store) mod acceptance;
+pub(in crate::store) mod body;
 pub(in crate::store) mod delivery;
 pub(in crate::store) mod journal;
 pub(in crate::store) mod queue;
 pub(in crate::store) mod row;
 pub(in crate::store) mod site;
 
-use super::Connection;
+use super::{Connection, Database};
+
+/// Cuts rows into pieces of 1, 2, 4 … rows: a statement for many rows is prepared once for each length there is, so there
+/// are to be few.
+fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length =
+            (1..=LONGEST_PIECE).rev().filter(|length| length.is_power_of_two()).find(|length| *length <= rows.len())?;
+        let (piece, rest) = rows.split_at(length);
+        rows = rest;
+        Some(piece)
+    })
+}
+
+/// Below the number of values that SQLite takes in one statement, whatever the table.
+const LONGEST_PIECE: usize = 64;

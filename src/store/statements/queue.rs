@@ -36,11 +36,17 @@ pub(super) struct NewRow<'a> {
 
 /// Takes the next number of a kind. The counter's row stays locked until the transaction ends.
 pub(super) async fn next_number(connection: &mut Connection, name: &str) -> Result<i64, StoreError> {
-    let (value,): (i64,) = sqlx::query_as("UPDATE counter SET value = value + 1 WHERE name = $1 RETURNING value")
+    next_numbers(connection, name, 1).await
+}
+
+/// Takes as many numbers in a row; gives back the first.
+pub(super) async fn next_numbers(connection: &mut Connection, name: &str, count: i64) -> Result<i64, StoreError> {
+    let (last,): (i64,) = sqlx::query_as("UPDATE counter SET value = value + $2 WHERE name = $1 RETURNING value")
         .bind(name)
+        .bind(count)
         .fetch_one(&mut *connection)
         .await?;
-    Ok(value)
+    Ok(last - count + 1)
 }
 
 pub(super) async fn insert(
@@ -150,12 +156,6 @@ pub(super) async fn waiting_for(connection: &mut Connection, site: &SiteName) ->
             .fetch_all(&mut *connection)
             .await?;
     all(rows)
-}
-
-pub(super) async fn state_of(connection: &mut Connection, id: DeploymentId) -> Result<StateName, StoreError> {
-    let (state,): (String,) =
-        sqlx::query_as("SELECT state FROM deployment WHERE id = $1").bind(id.0).fetch_one(&mut *connection).await?;
-    read("state", &state, StateName::parse)
 }
 
 pub(in crate::store) async fn enqueue(
@@ -274,21 +274,44 @@ pub(in crate::store) async fn adopt(connection: &mut Connection, node: &NodeName
     Ok(adopted.rows_affected())
 }
 
-/// What can be claimed at this moment, oldest first. Each is tried in a transaction of its own: whoever has lost one must
-/// not keep its site locked while it tries the next.
-pub(in crate::store) async fn candidates(
+/// The sites for which something could be claimed at this moment, what waits longest first. Each is tried in a transaction of
+/// its own: whoever has lost one must not keep its site locked while it tries the next.
+pub(in crate::store) async fn waiting_sites(
     connection: &mut Connection,
     node: &NodeName,
-) -> Result<Vec<DeploymentId>, StoreError> {
-    let candidates: Vec<(i64,)> = sqlx::query_as(
-        "SELECT id FROM deployment AS waiting WHERE node = $1 AND state = 'queued' AND NOT EXISTS \
+) -> Result<Vec<SiteName>, StoreError> {
+    let sites: Vec<(String,)> = sqlx::query_as(
+        "SELECT site FROM deployment AS waiting WHERE node = $1 AND state = 'queued' AND NOT EXISTS \
          (SELECT 1 FROM deployment AS other WHERE other.site = waiting.site AND other.node = waiting.node \
           AND other.state = 'running') ORDER BY id LIMIT 8",
     )
     .bind(node.as_str())
     .fetch_all(&mut *connection)
     .await?;
-    Ok(candidates.into_iter().map(|(id,)| DeploymentId(id)).collect())
+    sites.iter().map(|(site,)| read("site", site, |text| SiteName::parse(text).ok())).collect()
+}
+
+/// Takes what waits for the site when the site is locked, whichever that is: under a stream of pushes what waited a moment
+/// ago has given way long since.
+pub(in crate::store) async fn claim_next(
+    connection: &mut Connection,
+    site: &SiteName,
+    node: &NodeName,
+    owner: &str,
+    now: DateTime<Utc>,
+    until: DateTime<Utc>,
+) -> Result<Option<Claim>, StoreError> {
+    site::lock(connection, site).await?;
+    let waiting: Option<(i64,)> =
+        sqlx::query_as("SELECT id FROM deployment WHERE site = $1 AND node = $2 AND state = 'queued'")
+            .bind(site.as_str())
+            .bind(node.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
+    match waiting {
+        Some((id,)) => claim_one(connection, DeploymentId(id), owner, now, until).await,
+        None => Ok(None),
+    }
 }
 
 pub(in crate::store) async fn claim_one(

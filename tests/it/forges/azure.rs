@@ -25,6 +25,15 @@ pub const PASSWORD: Dialect = Dialect {
     tag: push,
     pongs: |told| vec![push(&Told { after: told.before, commit: told.before, ..told.clone() })],
     ignored,
+    form: &[
+        "Service hooks",
+        "Code pushed",
+        "Repository:                     blog\n",
+        "Basic authentication username:  landfall\n",
+        "Basic authentication password:  a secret of the fixtures\n",
+        "Resource details to send:       All\n",
+        "use https",
+    ],
     fixtures: &[
         Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
         Fixture { file: "force-push.json", says: Says::Deploys(&["main"]) },

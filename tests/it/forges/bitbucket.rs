@@ -21,6 +21,7 @@ pub const BITBUCKET: Dialect = Dialect {
     tag: |told| push(&Told { after: told.commit, ..told.clone() }),
     pongs: |told| vec![push(&Told { after: told.before, commit: told.before, ..told.clone() })],
     ignored,
+    form: &["Repository settings > Webhooks", "Triggers:  Repository push", "Secret:", "256 kB"],
     fixtures: &[
         Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
         Fixture { file: "force-push.json", says: Says::Deploys(&["main"]) },

@@ -21,6 +21,7 @@ pub const BITBUCKET_DC: Dialect = Dialect {
     tag: push,
     pongs,
     ignored,
+    form: &["Create webhook", "Repository: Push", "Secret:", "`Test connection`"],
     fixtures: &[
         Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
         Fixture { file: "push-old-server.json", says: Says::Deploys(&["main"]) },

@@ -1,6 +1,7 @@
 //! The table of the contract over a real socket, for one forge: what each kind of delivery is answered.
 
 use super::dialect::{Dialect, MAIN, Told, delivery, expect, id, zeros};
+use super::proofs::PUBLIC_KEY;
 use crate::support::{Daemon, Delivery};
 
 /// The stories of a dialect, as tests of the module that names it.
@@ -29,6 +30,11 @@ macro_rules! stories {
         #[test]
         fn what_makes_no_sense_is_400_and_what_is_no_payload_415() {
             crate::forges::contract::what_makes_no_sense_is_400(&$dialect);
+        }
+
+        #[test]
+        fn the_commands_speak_as_the_forge_does() {
+            crate::forges::contract::the_commands_speak_as_the_forge_does(&$dialect);
         }
 
         #[test]
@@ -96,6 +102,39 @@ pub fn a_tag_deploys_the_site_of_tags(dialect: &Dialect) {
     assert_eq!(house.wait_for_end(answer.deployment())["state"], "succeeded");
     let live = std::fs::read_to_string(house.path().join("tags/current/index.html"));
     assert_eq!(live.expect("a live file"), "tagged");
+}
+
+pub fn the_commands_speak_as_the_forge_does(dialect: &Dialect) {
+    let house = dialect.house();
+    house.origin.commit(&[("index.html", "one")]);
+    house.origin.git(&["push", "--quiet", &house.origin.bare.to_string_lossy(), "HEAD:refs/tags/v1.0"]);
+    let shown = house.landfall(&["webhook", "forge"]).expect(0).stdout;
+    // A user and a password are told apart from each other.
+    for text in dialect.secret.split(':').chain(["/hooks/forge"]).chain(dialect.form.iter().copied()) {
+        assert!(shown.contains(text), "`{text}` is not in {shown}");
+    }
+    let json = house.landfall(&["webhook", "forge", "--json"]).expect(0).json();
+    assert_eq!((&json["forge"], &json["secret"]), (&dialect.forge.into(), &dialect.secret.into()));
+    if dialect.secret.contains(PUBLIC_KEY) {
+        for more in [&[][..], &["--ref", "main"]] {
+            let ran = house.landfall(&[&["send-test", "forge"], more].concat()).expect(4);
+            assert!(ran.stderr.contains("can sign"), "{}", ran.stderr);
+        }
+        return;
+    }
+    let daemon = house.serve();
+    let url = format!("http://{}", daemon.address);
+    let sent = |more: &[&str]| {
+        let args = [&["send-test", "forge", "--json", "--url", &url], more].concat();
+        house.landfall(&args).expect(0).json()["body"].clone()
+    };
+    assert_eq!(sent(&[])["status"], "pong");
+    for (name, site) in [("refs/heads/main", "main"), ("refs/tags/v1.0", "tags")] {
+        let body = sent(&["--ref", name]);
+        assert_eq!((&body["status"], &body["deployments"][0]["site"]), (&"queued".into(), &site.into()), "{body}");
+        let number = body["deployments"][0]["id"].as_i64().expect("a number");
+        assert_eq!(house.wait_for_end(number)["state"], "succeeded", "{name}");
+    }
 }
 
 pub fn what_is_for_nobody_is_200_with_the_reason(dialect: &Dialect) {

@@ -41,6 +41,8 @@ pub struct Dialect {
     /// What is no push to a ref that there still is, without a proof, and what the answer says about it. Is given a push of
     /// `main`.
     pub ignored: fn(&Told<'_>) -> Vec<(Delivery, &'static str)>,
+    /// What `webhook` names of the forge's form.
+    pub form: &'static [&'static str],
     /// Every fixture of this forge with this kind of secret.
     pub fixtures: &'static [Fixture],
 }

@@ -24,7 +24,9 @@ pub fn every_fixture_opens_the_door_and_none_that_is_spoiled(dialect: &Dialect) 
     let gate = house.gate("build");
     house.origin.commit(&[(".landfall/after.pull", &gate.hook())]);
     house.origin.git(&["push", "--quiet", &house.origin.bare.to_string_lossy(), "HEAD:refs/tags/v1.0.0"]);
-    let daemon = house.serve();
+    let mut command = house.command(&["serve"]);
+    command.env("LANDFALL_LOG", "trace");
+    let daemon = Daemon::start(command);
     let mut queued = 0;
     for fixture in dialect.fixtures {
         let recorded = load(dialect, fixture.file);
@@ -52,6 +54,21 @@ pub fn every_fixture_opens_the_door_and_none_that_is_spoiled(dialect: &Dialect) 
     }
     gate.open();
     house.wait_for_quiet();
+    // Some forges send the secret along, in a header or, as old Gitea and Gogs, in the payload.
+    let told = daemon.log();
+    assert!(told.contains("TRACE"), "the log is not as loud as it can be");
+    for secret in [dialect.secret, dialect.other_secret] {
+        let line = told.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "a secret is logged");
+        let store = std::fs::read(house.state.join("landfall.db")).expect("the store");
+        assert!(!contains(&store, secret.as_bytes()), "a secret is stored");
+        let waiting = std::fs::read(house.state.join("landfall.db-wal")).unwrap_or_default();
+        assert!(!contains(&waiting, secret.as_bytes()), "a secret is about to be stored");
+    }
+}
+
+fn contains(whole: &[u8], part: &[u8]) -> bool {
+    whole.windows(part.len()).any(|found| found == part)
 }
 
 /// Reads a fixture; what belongs to the connection is left to the sender.

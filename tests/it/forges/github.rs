@@ -34,6 +34,7 @@ pub const GITHUB: Dialect = Dialect {
             (push(&deleted), "`refs/heads/main` was deleted"),
         ]
     },
+    form: &["Payload URL:", "Content type:  application/json", "Secret:", "Just the push event"],
     fixtures: &[
         Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
         Fixture { file: "push-form.form", says: Says::Deploys(&["main"]) },

@@ -21,6 +21,7 @@ pub const TOKEN: Dialect = Dialect {
     tag: push,
     pongs,
     ignored,
+    form: &["URL:", "Secret token:", "Push events; for sites with tags also Tag push events"],
     fixtures: &[
         Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
         Fixture { file: "force-push.json", says: Says::Deploys(&["main"]) },
@@ -49,6 +50,7 @@ pub const SIGNED: Dialect = Dialect {
     signs_time: true,
     sign: sign_standard,
     bad_proofs: bad_standard,
+    form: &["URL:", "Signing token:", "Push events"],
     fixtures: &[
         Fixture { file: "signed-push.json", says: Says::Deploys(&["main"]) },
         Fixture { file: "signed-and-token-push.json", says: Says::Deploys(&["main"]) },

@@ -9,8 +9,10 @@ mod bitbucket_dc;
 mod contract;
 mod dialect;
 mod fixtures;
+mod gitea;
 mod github;
 mod gitlab;
+mod gogs;
 mod proofs;
 mod sourcehut;
 mod standard;
@@ -26,6 +28,9 @@ const DIALECTS: &[&Dialect] = &[
     &github::GITHUB,
     &gitlab::TOKEN,
     &gitlab::SIGNED,
+    &gitea::GITEA,
+    &gitea::FORGEJO,
+    &gogs::GOGS,
     &bitbucket::BITBUCKET,
     &bitbucket_dc::BITBUCKET_DC,
     &azure::PASSWORD,

@@ -23,6 +23,13 @@ pub const SOURCEHUT: Dialect = Dialect {
     tag,
     pongs: |told| vec![push(&Told { after: told.before, commit: told.before, ..told.clone() })],
     ignored,
+    form: &[
+        "Public key:",
+        "Query:",
+        "GIT_POST_RECEIVE",
+        "only the tip of the configured ref is ever deployed",
+        "does not name new branches",
+    ],
     fixtures: &[
         Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
         Fixture { file: "force-push.json", says: Says::Deploys(&["main"]) },

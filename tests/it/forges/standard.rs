@@ -24,6 +24,7 @@ pub const SHARED: Dialect = Dialect {
     tag: push,
     pongs: |told| vec![hook(told.id, &json!({ "type": "ping" })), push(&Told { after: told.before, ..told.clone() })],
     ignored,
+    form: &["Secret:", "openssl dgst", "REPOSITORY='\"acme/blog\"'\n", "\"ref\":\"refs/heads/main\""],
     fixtures: &[
         Fixture { file: "push.json", says: Says::Deploys(&["main"]) },
         Fixture { file: "force-push.json", says: Says::Deploys(&["main"]) },
@@ -44,6 +45,7 @@ pub const PUBLIC: Dialect = Dialect {
     other_secret: OTHER_WHPK,
     sign: sign_by_private_key,
     bad_proofs: |good| bad_ed25519("v1a,", good),
+    form: &["Public key:", "`v1a`"],
     fixtures: &[Fixture { file: "push-public-key.json", says: Says::Deploys(&["main"]) }],
     ..SHARED
 };

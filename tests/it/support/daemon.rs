@@ -137,7 +137,7 @@ impl Delivery {
     pub fn push(id: &str, ref_name: &str, before: &str, after: &str) -> Self {
         let payload = json!({ "ref": ref_name, "before": before, "after": after,
             "deleted": after.bytes().all(|byte| byte == b'0'),
-            "repository": { "id": 1, "full_name": "acme/blog" } });
+            "repository": { "id": 186_853_002, "full_name": "acme/blog" } });
         Self::github(id, "push", payload.to_string())
     }
 

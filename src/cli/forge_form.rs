@@ -22,6 +22,9 @@ impl Form {
         match repository.forge {
             Forge::Github => github(url, secret),
             Forge::Gitlab => gitlab(url, secret),
+            Forge::Gitea => gitea(repository.forge, "Settings > Webhooks > Add Webhook > Gitea", url, secret),
+            Forge::Forgejo => gitea(repository.forge, "Settings > Webhooks > Add webhook > Forgejo", url, secret),
+            Forge::Gogs => gogs(url, secret),
             Forge::Bitbucket => bitbucket(url, secret),
             Forge::BitbucketDc => bitbucket_dc(url, secret),
             Forge::Azure => azure(repository, url, secret),
@@ -41,28 +44,57 @@ impl Form {
 
 fn github(url: &str, secret: &str) -> Form {
     Form {
-        events: "push",
+        events: "Just the push event",
         place: "In the repository on github: Settings > Webhooks > Add webhook".into(),
         fields: vec![
-            ("URL", url.into()),
-            ("Content type", "application/json".into()),
+            ("Payload URL", url.into()),
+            ("Content type", JSON.into()),
             ("Secret", secret.into()),
-            ("Events", "push".into()),
+            ("Which events", "Just the push event".into()),
         ],
         notes: Vec::new(),
     }
 }
 
 fn gitlab(url: &str, secret: &str) -> Form {
+    // The kind of secret says which field it belongs into.
     let label = if secret.starts_with("whsec_") { "Signing token" } else { "Secret token" };
+    let events = "Push events; for sites with tags also Tag push events";
     Form {
-        events: "push",
+        events,
         place: "In the repository on gitlab: Settings > Webhooks > Add new webhook".into(),
+        fields: vec![("URL", url.into()), (label, secret.into()), ("Trigger", events.into())],
+        notes: Vec::new(),
+    }
+}
+
+/// A branch filter would hide tags, and other branches of other sites.
+fn gitea(forge: Forge, place: &str, url: &str, secret: &str) -> Form {
+    let events = "Push Events, without a branch filter";
+    Form {
+        events,
+        place: format!("In the repository on {forge}: {place}"),
         fields: vec![
-            ("URL", url.into()),
-            ("Content type", "application/json".into()),
-            (label, secret.into()),
-            ("Events", "push".into()),
+            ("Target URL", url.into()),
+            ("POST Content Type", JSON.into()),
+            ("Secret", secret.into()),
+            ("Trigger On", events.into()),
+        ],
+        notes: Vec::new(),
+    }
+}
+
+fn gogs(url: &str, secret: &str) -> Form {
+    // Gogs tells of tags by this event only.
+    let events = "Just the push event; for sites with tags: Let me choose, Push and Create";
+    Form {
+        events,
+        place: "In the repository on gogs: Settings > Webhooks > Add a new webhook > Gogs".into(),
+        fields: vec![
+            ("Payload URL", url.into()),
+            ("Content Type", JSON.into()),
+            ("Secret", secret.into()),
+            ("When should this webhook be triggered", events.into()),
         ],
         notes: Vec::new(),
     }
@@ -174,7 +206,7 @@ fn standard(repository: &Repository, url: &str, secret: &str) -> Form {
     let mut form = Form {
         events: "push",
         place: "Where the push is known (a CI job, a script, a server's hook):".into(),
-        fields: vec![("URL", url.into()), ("Content type", "application/json".into())],
+        fields: vec![("URL", url.into()), ("Content type", JSON.into())],
         notes: Vec::new(),
     };
     let body = json!({ "type": "push", "data": {
@@ -198,3 +230,5 @@ fn standard(repository: &Repository, url: &str, secret: &str) -> Form {
     form.fields.push(("Body", body.to_string()));
     form
 }
+
+const JSON: &str = "application/json";

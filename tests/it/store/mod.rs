@@ -24,7 +24,7 @@ use landfall::domain::revision::Revision;
 use landfall::domain::routing::{Route, Wanted};
 use landfall::store::{
     Acceptance, Claim, DeploymentFilter, FollowUp, Hold, NewDelivery, NewDeployment, SiteAcceptance, Store, StoreError,
-    Verdict, VerdictFor,
+    Submission, Verdict, VerdictFor,
 };
 
 macro_rules! stories {
@@ -43,6 +43,8 @@ macro_rules! stories {
     };
 }
 
+mod deliveries;
+
 stories! {
     a_push_is_queued_and_answered_with_its_number,
     each_site_of_a_delivery_has_its_own_verdict,
@@ -60,6 +62,7 @@ stories! {
     sites_run_side_by_side_oldest_first,
     a_node_claims_only_what_is_its_own,
     claim_one_takes_only_that_one,
+    what_waits_when_the_site_is_claimed_is_what_runs,
     a_token_counts_for_nothing_after_a_take_over,
     tokens_differ_even_at_the_same_time_for_the_same_owner,
     only_what_waits_can_be_cancelled_in_the_queue,
@@ -90,8 +93,9 @@ stories! {
 // --- Deliveries -----------------------------------------------------------------------------------------------------
 
 fn a_push_is_queued_and_answered_with_its_number(store: &Fresh) {
-    let accepted =
-        store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0)).expect("an answer");
+    let accepted = store
+        .accept(submission(delivery("d1", 'a'), pushed(&["blog"], 'a'), at(0)), &nothing_is_live)
+        .expect("an answer");
     assert_eq!((accepted.delivery, accepted.sites.len()), (1, 1));
     let site = only(accepted);
     assert_eq!((site.status, site.reason), (SiteStatus::Queued, None));
@@ -108,9 +112,9 @@ fn a_push_is_queued_and_answered_with_its_number(store: &Fresh) {
 fn each_site_of_a_delivery_has_its_own_verdict(store: &Fresh) {
     let mut verdicts = ["shop", "blog", "wiki"].map(|site| verdict(site, 'a'));
     verdicts[1].route = Route::Ignore("another branch".into());
-    let wiki_is_live = |site: &SiteName, _: &Revision| site.as_str() == "wiki";
+    let wiki_is_live = |site: &SiteName| (site.as_str() == "wiki").then(|| commit('a', 'a'));
     let verdicts = Verdict::Sites(verdicts.into());
-    let accepted = store.accept(&delivery("d1", 'a'), &verdicts, &wiki_is_live, at(0)).expect("an answer");
+    let accepted = store.accept(submission(delivery("d1", 'a'), verdicts, at(0)), &wiki_is_live).expect("an answer");
     let answers: Vec<_> =
         accepted.sites.iter().map(|site| (site.site.as_str(), site.status, site.reason.as_deref())).collect();
     assert_eq!(
@@ -132,7 +136,7 @@ fn a_delivery_for_no_site_is_kept_and_queues_nothing(store: &Fresh) {
             .enumerate()
     {
         let accepted = store
-            .accept(&delivery("d1", 'a'), &Verdict::Whole { status, reason }, &nothing_is_live, at(0))
+            .accept(submission(delivery("d1", 'a'), Verdict::Whole { status, reason }, at(0)), &nothing_is_live)
             .expect("an answer");
         assert_eq!((accepted.delivery, accepted.sites.len()), (number as i64 + 1, 0));
     }
@@ -141,12 +145,13 @@ fn a_delivery_for_no_site_is_kept_and_queues_nothing(store: &Fresh) {
 
 fn a_delivery_that_cannot_be_stored_queues_nothing(store: &Fresh) {
     store.execute("ALTER TABLE delivery_site RENAME TO gone");
-    let refused = store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0));
+    let refused = store.accept(submission(delivery("d1", 'a'), pushed(&["blog"], 'a'), at(0)), &nothing_is_live);
     assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
     assert_eq!(waiting(store, &web1()), 0);
     store.execute("ALTER TABLE gone RENAME TO delivery_site");
-    let accepted =
-        store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0)).expect("an answer");
+    let accepted = store
+        .accept(submission(delivery("d1", 'a'), pushed(&["blog"], 'a'), at(0)), &nothing_is_live)
+        .expect("an answer");
     assert_eq!(accepted.delivery, 1, "no number was used up");
 }
 
@@ -316,6 +321,18 @@ fn a_node_claims_only_what_is_its_own(store: &Fresh) {
     assert_eq!(waiting(store, &other), 0);
     claim(store, "w");
     assert!(store.unfinished(&other).expect("an answer").is_empty());
+}
+
+fn what_waits_when_the_site_is_claimed_is_what_runs(store: &Fresh) {
+    push(store, "blog", "d1", 'a');
+    let sites = store.waiting_sites(&web1()).expect("an answer");
+    assert_eq!(sites, [name("blog")]);
+    let newer = number(&push(store, "blog", "d2", 'b'));
+    let claim = || store.claim_next(&sites[0], &web1(), "w", LEASE, at(1)).expect("an answer");
+    assert_eq!(claim().map(|claim| claim.deployment.id), Some(newer), "not the one that was seen before");
+    push(store, "blog", "d3", 'c');
+    assert!(claim().is_none(), "one runs");
+    assert_eq!(store.waiting_sites(&web1()).expect("an answer"), []);
 }
 
 fn claim_one_takes_only_that_one(store: &Fresh) {
@@ -532,12 +549,12 @@ fn a_push_that_gave_way_to_a_rollback_is_deployed_if_that_does_not_come_about(st
 }
 
 fn what_was_stored_under_an_earlier_name_of_the_machine_is_its_own(store: &Fresh) {
-    let waiting = number(&push(store, "blog", "d1", 'a'));
+    push(store, "blog", "d1", 'a');
     let renamed = NodeName::parse("renamed").expect("a name");
     let adopted = store.adopt(&renamed).expect("an answer");
-    let found = store.candidates(&renamed).expect("an answer");
+    let found = store.waiting_sites(&renamed).expect("an answer");
     // With PostgreSQL another name is another machine.
-    let expected = if store.is_sqlite() { (1, vec![waiting]) } else { (0, vec![]) };
+    let expected = if store.is_sqlite() { (1, vec![name("blog")]) } else { (0, vec![]) };
     assert_eq!((adopted, found), expected);
 }
 
@@ -600,7 +617,7 @@ fn a_reason_with_any_byte_in_it_can_be_stored(store: &Fresh) {
     let refused = push(store, "blog", "d2", 'b');
     assert_eq!(refused.reason, Some(format!("hold: {readable}")));
     let ignored = Verdict::Whole { status: DeliveryStatus::Of(SiteStatus::Ignored), reason: Some(odd.into()) };
-    store.accept(&delivery("d3", 'a'), &ignored, &nothing_is_live, at(2)).expect("an answer");
+    store.accept(submission(delivery("d3", 'a'), ignored, at(2)), &nothing_is_live).expect("an answer");
 }
 
 fn the_newest_release_survives_a_failure(store: &Fresh) {
@@ -687,7 +704,9 @@ fn writers_that_cross_never_lock_each_other_out(store: &Fresh) {
                 for round in 0..ROUNDS {
                     let digit = char::from_digit((round % 15) as u32 + 1, 16).expect("a digit");
                     let sent = delivery(&format!("{thread}-{round}"), digit);
-                    store.accept(&sent, &pushed(&sites, digit), &nothing_is_live, at(round as i64)).expect("an answer");
+                    store
+                        .accept(submission(sent, pushed(&sites, digit), at(round as i64)), &nothing_is_live)
+                        .expect("an answer");
                 }
             });
             scope.spawn(move || {
@@ -734,7 +753,7 @@ fn a_store_that_cannot_be_written_says_so(store: &Fresh) {
     store.refuse_writes();
     let answer = store.check_writable();
     assert!(matches!(answer, Err(StoreError::Unavailable(_))), "{answer:?}");
-    assert!(store.accept(&delivery("d1", 'a'), &pushed(&["blog"], 'a'), &nothing_is_live, at(0)).is_err());
+    assert!(store.accept(submission(delivery("d1", 'a'), pushed(&["blog"], 'a'), at(0)), &nothing_is_live).is_err());
     assert_eq!(waiting(store, &web1()), 0);
 }
 
@@ -826,15 +845,21 @@ fn order(site: &str, kind: Kind) -> NewDeployment {
 fn delivery(id: &str, digit: char) -> NewDelivery {
     NewDelivery {
         repository: RepositoryName::parse("blog").expect("a name"),
+        repository_id: None,
         key: key(id),
         event: "push".into(),
-        digest: "0".repeat(64),
+        digest: digit.to_string().repeat(64),
         changes: vec![Change {
             ref_name: branch(),
             before: Some(commit('0', '1')),
             after: Some(commit(digit, digit)),
             message: None,
         }],
+        headers: vec![("x-github-event".into(), "push".into())],
+        body: format!("the body of {digit}").into_bytes(),
+        source: Some(std::net::Ipv4Addr::LOCALHOST.into()),
+        replay: None,
+        received_at: at(0),
     }
 }
 
@@ -848,16 +873,30 @@ fn verdict(site: &str, digit: char) -> VerdictFor {
 }
 
 fn push(store: &Store, site: &str, id: &str, digit: char) -> SiteAcceptance {
-    only(store.accept(&delivery(id, digit), &pushed(&[site], digit), &nothing_is_live, at(0)).expect("an answer"))
+    only(
+        store
+            .accept(submission(delivery(id, digit), pushed(&[site], digit), at(0)), &nothing_is_live)
+            .expect("an answer"),
+    )
 }
 
-fn nothing_is_live(_: &SiteName, _: &Revision) -> bool {
-    false
+fn submission(delivery: NewDelivery, verdict: Verdict, received_at: DateTime<Utc>) -> Submission {
+    Submission { delivery: NewDelivery { received_at, ..delivery }, verdict, arrived: Instant::now() }
+}
+
+fn nothing_is_live(_: &SiteName) -> Option<Revision> {
+    None
 }
 
 /// The same for a commit that is live when the push arrives.
 fn push_live(store: &Store, site: &str, id: &str, digit: char) -> SiteAcceptance {
-    only(store.accept(&delivery(id, digit), &pushed(&[site], digit), &|_, _| true, at(0)).expect("an answer"))
+    only(
+        store
+            .accept(submission(delivery(id, digit), pushed(&[site], digit), at(0)), &move |_| {
+                Some(commit(digit, digit))
+            })
+            .expect("an answer"),
+    )
 }
 
 fn only(accepted: Acceptance) -> SiteAcceptance {
@@ -872,10 +911,10 @@ fn claim(store: &Store, owner: &str) -> Claim {
     claim_oldest(store, &web1(), owner, at(1)).expect("something to do")
 }
 
-/// As a worker does it: each candidate in a transaction of its own.
+/// As a worker does it: each site in a transaction of its own.
 fn claim_oldest(store: &Store, node: &NodeName, owner: &str, now: DateTime<Utc>) -> Option<Claim> {
-    let candidates = store.candidates(node).expect("an answer");
-    candidates.into_iter().find_map(|id| store.claim_one(id, owner, LEASE, now).expect("an answer"))
+    let sites = store.waiting_sites(node).expect("an answer");
+    sites.iter().find_map(|site| store.claim_next(site, node, owner, LEASE, now).expect("an answer"))
 }
 
 fn finish(store: &Store, claim: &Claim, outcome: &Outcome) {

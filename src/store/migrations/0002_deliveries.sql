@@ -1,0 +1,35 @@
+-- What it takes to say why a push was (not) deployed, and to do it again with the very same bytes.
+
+ALTER TABLE delivery ADD COLUMN changes TEXT;
+ALTER TABLE delivery ADD COLUMN headers TEXT;
+ALTER TABLE delivery ADD COLUMN body_size BIGINT;
+ALTER TABLE delivery ADD COLUMN source TEXT;
+ALTER TABLE delivery ADD COLUMN latency_us BIGINT;
+ALTER TABLE delivery ADD COLUMN replay_of BIGINT;
+ALTER TABLE delivery ADD COLUMN asked_by TEXT;
+CREATE INDEX delivery_by_time ON delivery (received_at);
+
+-- What of a delivery was for the site: of several refs one.
+ALTER TABLE delivery_site ADD COLUMN ref_name TEXT;
+ALTER TABLE delivery_site ADD COLUMN after_id TEXT;
+
+-- The last commit whose author wanted no deployment: nobody may take it for a lost push.
+ALTER TABLE site ADD COLUMN skipped_id TEXT;
+
+-- The forge's own id of a repository, as its first authentic push said it.
+CREATE TABLE repository (
+    name TEXT NOT NULL PRIMARY KEY,
+    forge_id TEXT NOT NULL,
+    since BIGINT NOT NULL
+);
+
+-- Bodies, compressed: beside the rows, so that a long one does not slow down who reads the others, and each once, however
+-- often it is sent. SQLite takes any word for a type, and keeps bytes as they are.
+CREATE TABLE body (
+    digest TEXT NOT NULL PRIMARY KEY,
+    size BIGINT NOT NULL,
+    packed BYTEA NOT NULL,
+    packed_size BIGINT NOT NULL,
+    last_used BIGINT NOT NULL
+);
+CREATE INDEX body_by_use ON body (last_used);

@@ -1,0 +1,147 @@
+//! What is kept of a delivery: everything that it takes to say why it did (not) deploy and to do it again, and no secret.
+
+use memchr::memmem;
+
+use super::Verified;
+use crate::domain::secret::Secret;
+
+/// A delivery as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Names, lower-case, and values; of what is secret or a cookie a placeholder.
+    pub headers: Vec<(String, String)>,
+    /// The bytes, with a placeholder for each secret.
+    pub body: Vec<u8>,
+}
+
+impl Verified {
+    /// What may be kept of the delivery, given the secrets that prove such ones. Old Gitea and Gogs write the secret into
+    /// the payload (go-gitea/gitea#3901), and a GitLab token is one in a header.
+    pub fn record(&self, secrets: &[Secret]) -> Record {
+        let needles: Vec<Vec<u8>> = secrets.iter().flat_map(spellings).collect();
+        let headers = self.request.headers.iter().take(MOST_HEADERS).map(|(name, value)| {
+            let secret = SECRET_HEADERS.contains(&name.as_str()) || holds(value, &needles);
+            let shown = if secret { REDACTED.to_owned() } else { String::from_utf8_lossy(value).into_owned() };
+            (name.clone(), shown)
+        });
+        Record { headers: headers.collect(), body: without(&self.request.body, &needles) }
+    }
+}
+
+/// How a secret may stand in a body: as it is, in JSON, and in a form. The forges that write it there are written in Go, whose
+/// JSON and forms escape more, or other characters, than most.
+fn spellings(secret: &Secret) -> Vec<Vec<u8>> {
+    let raw = secret.expose();
+    if raw.is_empty() {
+        return Vec::new();
+    }
+    let mut texts = vec![raw.to_vec()];
+    if let Some(json) = std::str::from_utf8(raw).ok().and_then(|text| serde_json::to_string(text).ok()) {
+        let inner = &json[1..json.len() - 1];
+        texts.push(inner.as_bytes().to_vec());
+        let of_go = inner.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e");
+        texts.push(of_go.into_bytes());
+    }
+    let encoded = texts.iter().flat_map(|text| [percent_encoded(text, b"*-._"), percent_encoded(text, b"-._~")]);
+    let mut spellings: Vec<_> = encoded.collect();
+    spellings.extend(texts);
+    spellings.sort();
+    spellings.dedup();
+    spellings
+}
+
+/// As in a form; of the punctuation only this stays as it is.
+fn percent_encoded(bytes: &[u8], plain: &[u8]) -> Vec<u8> {
+    let encoded = bytes.iter().flat_map(|byte| match byte {
+        b' ' => vec![b'+'],
+        same if same.is_ascii_alphanumeric() || plain.contains(same) => vec![*same],
+        other => format!("%{other:02X}").into_bytes(),
+    });
+    encoded.collect()
+}
+
+fn holds(value: &[u8], needles: &[Vec<u8>]) -> bool {
+    needles.iter().any(|needle| memmem::find(value, needle).is_some())
+}
+
+fn without(body: &[u8], needles: &[Vec<u8>]) -> Vec<u8> {
+    let mut body = body.to_vec();
+    for needle in needles {
+        if memmem::find(&body, needle).is_none() {
+            continue;
+        }
+        let (mut kept, mut from) = (Vec::with_capacity(body.len()), 0);
+        for at in memmem::find_iter(&body, needle) {
+            kept.extend_from_slice(&body[from..at]);
+            kept.extend_from_slice(REDACTED.as_bytes());
+            from = at + needle.len();
+        }
+        kept.extend_from_slice(&body[from..]);
+        body = kept;
+    }
+    body
+}
+
+/// Neither ends a text of JSON nor of a form.
+const REDACTED: &str = "(redacted)";
+
+const SECRET_HEADERS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-gitlab-token"];
+
+/// More than any forge sends with all proxies on the way.
+const MOST_HEADERS: usize = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::forge::Forge;
+    use crate::webhook::Request;
+
+    fn record(headers: &[(&str, &str)], body: &str, secret: &str) -> Record {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
+        let request = Request { headers, body: body.into() };
+        Verified { forge: Forge::Github, request }.record(&[Secret::new(secret.into())])
+    }
+
+    #[test]
+    fn no_secret_is_kept_however_it_is_spelled() {
+        let secret = "a \"secret\" & 1/2 of it";
+        let spelled = [
+            secret.to_owned(),
+            serde_json::to_string(secret).unwrap(),
+            "payload=%7B%22secret%22%3A%22a+%5C%22secret%5C%22+%26+1%2F2+of+it%22%7D".to_owned(),
+            "x=a+%22secret%22+%26+1%2F2+of+it&y".to_owned(),
+            format!("{secret}{secret}"),
+        ];
+        for body in spelled {
+            let kept = String::from_utf8(record(&[], &format!("before {body} after"), secret).body).unwrap();
+            assert!(kept.starts_with("before ") && kept.ends_with(" after"), "{kept}");
+            assert!(kept.contains("(redacted)") && !kept.contains("of it") && !kept.contains("of+it"), "{kept}");
+        }
+        // What Go's `json.Marshal` and `url.Values.Encode` make of it.
+        let (of_go, secret_of_go) = (r"a\u0026b\u003c*~\u003e and more of it", "a&b<*~> and more of it");
+        let form = "payload=%7B%22secret%22%3A%22a%5Cu0026b%5Cu003c%2A~%5Cu003e+and+more+of+it%22%7D";
+        for body in [of_go, form, "x=a%26b%3C%2A~%3E+and+more+of+it"] {
+            let kept = String::from_utf8(record(&[], body, secret_of_go).body).unwrap();
+            assert!(kept.contains("(redacted)") && !kept.contains("more"), "{kept}");
+        }
+        assert_eq!(record(&[], r#"{"a":1}"#, secret).body, br#"{"a":1}"#);
+    }
+
+    #[test]
+    fn tokens_and_cookies_are_not_kept_and_signatures_are() {
+        let kept = record(
+            &[
+                ("authorization", "Basic abc"),
+                ("cookie", "session=1"),
+                ("x-gitlab-token", "another"),
+                ("x-custom", "the secret of the hook is in here"),
+                ("x-github-event", "push"),
+                ("x-hub-signature-256", "sha256=00"),
+            ],
+            "",
+            "secret of the hook",
+        );
+        let values: Vec<_> = kept.headers.iter().map(|(_, value)| value.as_str()).collect();
+        assert_eq!(values, ["(redacted)", "(redacted)", "(redacted)", "(redacted)", "push", "sha256=00"]);
+    }
+}

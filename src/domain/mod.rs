@@ -8,6 +8,7 @@ pub mod forge;
 pub mod hook_name;
 pub mod name;
 pub mod push;
+pub mod reconcile;
 pub mod release_id;
 pub mod remedy;
 pub mod remote_url;

@@ -27,11 +27,13 @@ use tokio::runtime::Runtime;
 
 use crate::domain::deployment::{DeploymentId, Entry, Outcome};
 use crate::domain::name::{NodeName, SiteName};
+use crate::domain::push::RefName;
+use crate::domain::reconcile::Sighting;
 use crate::domain::release_id::ReleaseId;
 
 pub use types::{
     Acceptance, Claim, Deployment, DeploymentFilter, FollowUp, Hold, IsLive, JournalLine, NewDelivery, NewDeployment,
-    SiteAcceptance, StoreError, Verdict, VerdictFor,
+    Reconciled, SiteAcceptance, StoreError, Verdict, VerdictFor,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
@@ -145,6 +147,24 @@ impl Store {
     /// manual deploy lifts a hold.
     pub fn enqueue(&self, order: &NewDeployment, now: DateTime<Utc>) -> Result<DeploymentId, StoreError> {
         write!(self, queue::enqueue(order, now))
+    }
+
+    /// Queues the tip that a remote shows, if its push was lost. That is decided within the transaction: a push, an order or
+    /// a hold that came while the remote was asked is seen.
+    pub fn reconcile(
+        &self,
+        site: &SiteName,
+        node: &NodeName,
+        seen: &Sighting,
+        is_live: IsLive<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Reconciled, StoreError> {
+        write!(self, reconcile::reconcile(site, node, seen, is_live, now))
+    }
+
+    /// The ref that a site was last to deploy, apart from what operators ordered and what was superseded.
+    pub fn last_ref(&self, site: &SiteName, node: &NodeName) -> Result<Option<RefName>, StoreError> {
+        read!(self, reconcile::last_ref(site, node))
     }
 
     /// Ends a deployment that still waits; one that runs or has ended is left alone.

@@ -7,6 +7,7 @@ use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::deployment::{DeploymentId, Entry, Kind, StateName, Step, Trigger};
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
 use crate::domain::push::{DeliveryKey, RefName};
+use crate::domain::reconcile::Reason;
 use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
 use crate::domain::routing::Route;
@@ -105,6 +106,15 @@ pub struct SiteAcceptance {
     pub reason: Option<String>,
     /// The deployment it led to, or is a duplicate of.
     pub deployment: Option<(DeploymentId, StateName)>,
+}
+
+/// What became of a tip that a remote shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reconciled {
+    /// It will be deployed.
+    Queued(DeploymentId),
+    /// It is left alone.
+    Left(Reason),
 }
 
 /// A deployment that is to be queued by an operator.

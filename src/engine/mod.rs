@@ -1,7 +1,8 @@
 //! The order of effects: what comes after what when a site is deployed, rolled back, undone or recovered.
 //!
 //! ```text
-//! threads  workers, recovery, leases                                  (started and joined by whoever serves)
+//! threads  workers, recovery, leases, reconcile                       (started and joined by whoever serves)
+//! reconcile  compares sites with their remotes, queues what was lost  (never waits for a remote that is silent)
 //! worker   claims a deployment, runs its story, records the end      (the lock; the lease; one retry)
 //!   deploy     the straight line from `before.pull` to prune          (may fail at each `?`)
 //!   rollback   the same for an older release
@@ -13,6 +14,7 @@
 //! Absent: any decision that follows from values (`domain`), any system call (`sys`), configuration files and HTTP.
 
 pub mod deploy;
+mod reconcile;
 pub mod recover;
 pub mod rollback;
 mod run;

@@ -180,6 +180,7 @@ impl<'a> Lookup<'a> {
             account,
             identity,
             source,
+            refs: site.refs,
             branch: site.branch,
             environment: site.environment,
             keep: site.keep,

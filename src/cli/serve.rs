@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::app::{self, App, AppError, Service};
-use crate::engine::threads::Workers;
+use crate::config::Config;
+use crate::engine::threads::{Crew, Workers};
 use crate::http::{Doors, Server};
 use crate::sys::bell::Bell;
 use crate::sys::fs::LockFile;
@@ -52,8 +53,9 @@ impl House {
         let listener = TcpListener::bind(address)
             .map_err(|error| CliError::Refused(format!("cannot listen on {address}: {error}")))?;
         let (stop, bell, engine) = (Stop::new(), service.bell.clone(), service.engine.clone());
-        let count = service.app.config.workers;
-        let workers = Workers::start(&engine, count, &stop, &bell).map_err(CliError::machine("start the workers"))?;
+        let Config { workers: count, reconcile, .. } = service.app.config;
+        let crew = Crew { workers: count, reconcile };
+        let workers = Workers::start(&engine, crew, &stop, &bell).map_err(CliError::machine("start the workers"))?;
         let doors = Doors::new(Arc::new(service), workers.pulse(), stop.clone());
         let server = match Server::start(listener, doors) {
             Ok(server) => server,

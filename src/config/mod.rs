@@ -45,6 +45,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How many sites deploy at the same time; default 2.
     pub workers: usize,
+    /// How often the sites are compared with their remotes; default 5 minutes, zero is never.
+    pub reconcile: Duration,
     /// The HTTP server.
     pub server: Server,
     /// The store, as a URL; default `landfall.db` in the state directory.

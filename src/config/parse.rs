@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
     let state_dir = root.take("state_dir").and_then(|field| reader.path(&field));
     let state_dir = state_dir.unwrap_or_else(|| PathBuf::from(STATE_DIR));
     let workers = root.take("workers").and_then(|field| reader.number(&field, 1, MOST_WORKERS));
-    read_reconcile(&mut reader, &mut root);
+    let reconcile = read_reconcile(&mut reader, &mut root);
     let server = read_server(&mut reader, &mut root);
     let store_url = read_store(&mut reader, &mut root);
     let deliveries = read_deliveries(&mut reader, &mut root);
@@ -45,6 +45,7 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
         file: file.to_owned(),
         state_dir,
         workers: workers.unwrap_or(WORKERS),
+        reconcile: reconcile.unwrap_or(RECONCILE),
         server,
         store_url,
         deliveries,
@@ -58,13 +59,12 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
 /// Names with what is configured for them; none where that has a mistake.
 type Named<K, V> = BTreeMap<K, Option<V>>;
 
-fn read_reconcile(reader: &mut Reader<'_>, root: &mut Table<'_>) {
-    let Some(field) = root.take("reconcile") else { return };
-    reader.parsed(&field, "\"0s\"", |text| match units::duration(text) {
-        Some(Duration::ZERO) => Ok(()),
-        Some(_) => Err("comparing refs at intervals is not supported by this version yet".into()),
-        None => Err(String::new()),
-    });
+fn read_reconcile(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Duration> {
+    let field = root.take("reconcile")?;
+    reader.parsed(&field, "a time from \"1s\" to \"24h\", such as \"5m\", or \"0s\" for never", |text| {
+        let is_allowed = |time: &Duration| time.is_zero() || (SHORTEST_RECONCILE..=LONGEST_RECONCILE).contains(time);
+        units::duration(text).filter(is_allowed).ok_or_else(String::new)
+    })
 }
 
 fn read_server(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Server> {
@@ -511,6 +511,9 @@ const MOST_WORKERS: usize = 64;
 
 /// Numbers and UUIDs.
 const LONGEST_ID: usize = 100;
+const RECONCILE: Duration = Duration::from_secs(300);
+const SHORTEST_RECONCILE: Duration = Duration::from_secs(1);
+const LONGEST_RECONCILE: Duration = Duration::from_secs(24 * 3600);
 
 const KEEP: usize = 5;
 const MOST_KEPT: usize = 1000;

@@ -9,6 +9,7 @@ pub mod hook_name;
 pub mod identity;
 pub mod name;
 pub mod push;
+pub mod reconcile;
 pub mod ref_rule;
 pub mod release_id;
 pub mod remedy;

@@ -14,6 +14,7 @@ mod health;
 mod hooks;
 mod permissions;
 mod queue;
+mod reconcile;
 mod rollback;
 mod stop;
 mod store;

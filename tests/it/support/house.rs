@@ -113,6 +113,10 @@ impl House {
         let url = format!("url = \"{}\"\nforge = \"github\"", self.origin.bare.display());
         let repository = if repository.is_empty() { &url } else { *repository };
         let mut text = String::new();
+        // What is pushed is deployed when the story says so.
+        if !top.contains("reconcile = ") {
+            text += "reconcile = \"0s\"\n";
+        }
         writeln!(text, "state_dir = \"{}\"\n{top}\n[server]\nlisten = \"127.0.0.1:0\"", self.state.display())
             .expect("a text");
         writeln!(text, "[repositories.blog]\nrepository = \"acme/blog\"\n{repository}").expect("a text");

@@ -1,9 +1,6 @@
 //! A webhook → what becomes of it: proved, read, matched, and stored together with what follows, before it is answered.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
-
-use chrono::{DateTime, TimeDelta, Utc};
+use std::net::IpAddr;
 
 use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::forge::Forge;
@@ -13,7 +10,7 @@ use crate::domain::push::{Event, Push};
 use crate::domain::revision::Revision;
 use crate::domain::routing::{Routing, route};
 use crate::store::{Acceptance, NewDelivery, SiteAcceptance, StoreError, Verdict, VerdictFor};
-use crate::webhook::{self, Malformed, Parsed, Refusal, Request};
+use crate::webhook::{self, Malformed, Parsed, Request};
 
 use super::Service;
 
@@ -65,16 +62,21 @@ impl Service {
     }
 
     /// Takes a webhook. When this returns a receipt, the delivery, its decision and what it queued are on disk.
-    pub fn receive(&self, repository: &RepositoryName, request: Request) -> Result<Receipt, ReceiveError> {
+    pub fn receive(
+        &self,
+        repository: &RepositoryName,
+        request: Request,
+        source: IpAddr,
+    ) -> Result<Receipt, ReceiveError> {
         let now = self.now();
         let configured = self.app.config.repositories.get(repository).ok_or(ReceiveError::UnknownRepository)?;
         let secrets = self.webhook_secrets.get(repository).map(Vec::as_slice).unwrap_or_default();
         let verified = webhook::authenticate(configured.forge, request, secrets, now).map_err(|refusal| {
-            self.refusals.log(repository, &refusal, now);
+            self.refusals.log(repository, &refusal, source, now);
             ReceiveError::Refused
         })?;
         let parsed = webhook::parse(&verified).inspect_err(|malformed| {
-            log::warn!("a delivery makes no sense: {malformed} repository={repository}");
+            log::warn!("a delivery makes no sense: {malformed} repository={repository} source={source}");
         })?;
         let verdict = self.judge(repository, &configured.identity, &parsed.event);
         let delivery = delivery_of(repository, parsed);
@@ -84,7 +86,7 @@ impl Service {
         })?;
         let receipt = receipt_of(accepted, verdict);
         log::info!(
-            "delivery {}: {}{} repository={repository} event={:?} ref={:?} key={}",
+            "delivery {}: {}{} repository={repository} event={:?} ref={:?} key={} source={source}",
             receipt.delivery,
             receipt.status.as_str(),
             receipt.reasons(),
@@ -135,84 +137,4 @@ fn receipt_of(accepted: Acceptance, verdict: Verdict) -> Receipt {
         Verdict::Sites(_) => None,
     };
     Receipt { delivery, status, reason, sites }
-}
-
-/// Keeps whoever sends rubbish from filling the log: the first few of each minute are logged, the others counted.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<BTreeMap<RepositoryName, Window>>);
-
-/// The refusals of a repository in one minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Window {
-    since: DateTime<Utc>,
-    count: u64,
-}
-
-/// What to do with a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Telling {
-    /// Log it, after this many earlier ones that were not logged.
-    Log { unlogged: u64 },
-    /// Only count it.
-    Count,
-}
-
-impl Refusals {
-    fn log(&self, repository: &RepositoryName, refusal: &Refusal, now: DateTime<Utc>) {
-        let telling = {
-            let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let window = windows.entry(repository.clone()).or_insert(Window { since: now, count: 0 });
-            window.take(now)
-        };
-        match telling {
-            Telling::Count => {}
-            Telling::Log { unlogged: 0 } => log::warn!("refused a delivery: {refusal} repository={repository}"),
-            Telling::Log { unlogged } => log::warn!(
-                "refused a delivery, after {unlogged} that were not logged: {refusal} repository={repository}"
-            ),
-        }
-    }
-}
-
-impl Window {
-    fn take(&mut self, now: DateTime<Utc>) -> Telling {
-        let mut unlogged = 0;
-        if now - self.since >= WINDOW || now < self.since {
-            unlogged = self.count.saturating_sub(LOGGED_PER_WINDOW);
-            *self = Self { since: now, count: 0 };
-        }
-        self.count += 1;
-        if self.count <= LOGGED_PER_WINDOW { Telling::Log { unlogged } } else { Telling::Count }
-    }
-}
-
-const WINDOW: TimeDelta = TimeDelta::minutes(1);
-
-/// Enough to see what is wrong with a forge's settings.
-const LOGGED_PER_WINDOW: u64 = 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_refusals_of_a_minute_are_logged_and_the_others_counted() {
-        let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
-        let mut window = Window { since: start, count: 0 };
-        for _ in 0..LOGGED_PER_WINDOW {
-            assert_eq!(window.take(start), Telling::Log { unlogged: 0 });
-        }
-        for second in 0..7 {
-            assert_eq!(window.take(start + TimeDelta::seconds(second)), Telling::Count);
-        }
-        assert_eq!(window.take(start + WINDOW), Telling::Log { unlogged: 7 });
-        assert_eq!(window.take(start + WINDOW), Telling::Log { unlogged: 0 });
-    }
-
-    #[test]
-    fn a_clock_that_steps_back_does_not_silence_the_log() {
-        let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
-        let mut window = Window { since: start, count: LOGGED_PER_WINDOW };
-        assert_eq!(window.take(start - TimeDelta::hours(1)), Telling::Log { unlogged: 0 });
-    }
 }

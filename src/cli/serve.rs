@@ -37,6 +37,7 @@ pub(super) fn serve(shell: &Shell) -> Result<(), CliError> {
 
 /// The service at work: its doors, its workers and its place.
 pub(super) struct House {
+    service: Arc<Service>,
     server: Server,
     workers: Workers,
     stop: Stop,
@@ -54,7 +55,8 @@ impl House {
         let (stop, bell, engine) = (Stop::new(), service.bell.clone(), service.engine.clone());
         let count = service.app.config.workers;
         let workers = Workers::start(&engine, count, &stop, &bell).map_err(CliError::machine("start the workers"))?;
-        let doors = Doors::new(Arc::new(service), workers.pulse(), stop.clone());
+        let service = Arc::new(service);
+        let doors = Doors::new(service.clone(), workers.pulse(), stop.clone());
         let server = match Server::start(listener, doors) {
             Ok(server) => server,
             Err(error) => {
@@ -65,7 +67,7 @@ impl House {
             }
         };
         log::info!("listens on http://{} workers={count} node={}", server.address(), engine.node);
-        Ok(Self { server, workers, stop, bell, _place: place })
+        Ok(Self { service, server, workers, stop, bell, _place: place })
     }
 
     /// Where it answers.
@@ -81,6 +83,7 @@ impl House {
             if let Some(signal) = wait_for_signal(signals, interval)? {
                 return Ok(signal);
             }
+            self.service.tell_past_refusals();
             if !self.server.is_running() {
                 return Err(CliError::Unreachable("the HTTP server has ended".into()));
             }
@@ -93,7 +96,7 @@ impl House {
     /// Begins nothing new, waits for what runs, ends it after a grace time or at the next signal, and stops the doors last:
     /// until then they answer 503, so that the forge sends again.
     pub(super) fn close(self, signals: &Signals) -> Result<(), CliError> {
-        let Self { server, workers, stop, bell, _place } = self;
+        let Self { service, server, workers, stop, bell, _place } = self;
         stop.drain();
         bell.ring();
         let ended = std::thread::Builder::new().name("end".into()).spawn(move || workers.join());
@@ -110,6 +113,7 @@ impl House {
             log::error!("the thread that waited for the workers panicked");
         }
         server.stop().map_err(CliError::machine("stop the HTTP server"))?;
+        service.tell_all_refusals();
         log::info!("stopped");
         Ok(())
     }

@@ -12,6 +12,7 @@ mod e2e;
 mod failures;
 mod health;
 mod hooks;
+mod limits;
 mod permissions;
 mod queue;
 mod rollback;

@@ -13,6 +13,7 @@ mod failures;
 mod health;
 mod hooks;
 mod limits;
+mod load;
 mod permissions;
 mod queue;
 mod rollback;

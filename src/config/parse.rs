@@ -17,7 +17,7 @@ use crate::site::permissions::Executable;
 use crate::store::DeliveryRetention;
 
 use super::reader::{Field, Reader, Table};
-use super::{Config, Problem, Repository, SecretSource, Server, Site, quoted, refs, units};
+use super::{Config, Problem, Repository, SecretSource, Server, Site, networks, quoted, refs, units};
 
 /// Reads a configuration; gives back every mistake, in the order of the file.
 pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, Vec<Problem>> {
@@ -70,7 +70,8 @@ fn read_reconcile(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Durat
 fn read_server(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Server> {
     let default_listen = SocketAddr::from(([127, 0, 0, 1], 9000));
     let Some(field) = root.take("server") else {
-        return Some(Server { listen: default_listen, public_url: None, body_limit: BODY_LIMIT });
+        let trusted_proxies = Vec::new();
+        return Some(Server { listen: default_listen, public_url: None, body_limit: BODY_LIMIT, trusted_proxies });
     };
     let mut table = reader.table(field)?;
     let listen = table.take("listen").and_then(|field| {
@@ -86,9 +87,14 @@ fn read_server(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Server> 
             size.ok_or_else(String::new)
         })
     });
-    reader.refuse_later(&mut table, &["trusted_proxies"]);
+    let trusted_proxies = table.take("trusted_proxies").map(|field| networks::read(reader, field)).unwrap_or_default();
     reader.finish(table);
-    Some(Server { listen: listen.unwrap_or(default_listen), public_url, body_limit: body_limit.unwrap_or(BODY_LIMIT) })
+    Some(Server {
+        listen: listen.unwrap_or(default_listen),
+        public_url,
+        body_limit: body_limit.unwrap_or(BODY_LIMIT),
+        trusted_proxies,
+    })
 }
 
 fn parse_public_url(text: &str) -> Result<String, String> {
@@ -213,6 +219,7 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
     let forge = read_forge(reader, table, url.as_ref());
     let secret = reader.required(table, "secret", SECRET);
     let secrets = secret.map(|field| read_secret_list(reader, field)).unwrap_or_default();
+    let allow_from = table.take("allow_from").map(|field| networks::read_some(reader, field));
     let is_ssh = url.as_ref().is_none_or(|url| url.scheme() == Scheme::Ssh);
     let mut for_ssh = |key| {
         let field = table.take(key)?;
@@ -236,7 +243,7 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
     }
     let forge = forge?;
     let identity = Identity::new(forge, &identity.unwrap_or_else(|| url.identity()));
-    Some(Repository { identity, forge_id, forge, secrets, ssh_key, known_hosts, token, url })
+    Some(Repository { identity, forge_id, forge, secrets, allow_from, ssh_key, known_hosts, token, url })
 }
 
 /// Over https, or within this machine.

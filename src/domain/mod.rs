@@ -8,6 +8,7 @@ pub mod forge;
 pub mod hook_name;
 pub mod identity;
 pub mod name;
+pub mod network;
 pub mod push;
 pub mod reconcile;
 pub mod ref_rule;

@@ -12,6 +12,8 @@ mod e2e;
 mod failures;
 mod health;
 mod hooks;
+mod limits;
+mod load;
 mod permissions;
 mod queue;
 mod reconcile;

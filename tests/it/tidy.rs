@@ -134,12 +134,23 @@ const LAWS: &[Law] = &[
         says: "nothing outside of webhook/ names a forge's header",
         find: |source| {
             let text = Source { path: source.path, text: source.text.to_lowercase() };
-            outside(&text, &["webhook/"], &["x-hub-", "x-github-", "x-gitlab-", "webhook-signature", "webhook-id"])
+            let hooks = [
+                "x-hub-",
+                "x-github-",
+                "x-gitlab-",
+                "x-gitea-",
+                "x-forgejo-",
+                "x-gogs-",
+                "webhook-signature",
+                "webhook-id",
+            ];
+            outside(&text, &["webhook/"], &hooks)
         },
         except: &[],
         broken_by: &[
             ("http/webhook.rs", "headers.get(\"X-Hub-Signature-256\")"),
             ("app/receive.rs", "headers.get(\"x-gitlab-token\")"),
+            ("cli/forge.rs", "headers.get(\"X-Gitea-Signature\")"),
         ],
     },
     Law {

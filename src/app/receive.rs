@@ -189,7 +189,7 @@ pub(super) fn submission(
     let is_pinned = config.repositories.get(repository).is_some_and(|repository| repository.forge_id.is_some());
     let (repository_id, changes) = match said {
         Event::Push(Push { repository: _, repository_id, changes }) => (repository_id, changes),
-        Event::Ping | Event::Other(_) => (None, Vec::new()),
+        Event::Ping | Event::Other(_) | Event::Incomplete(_) => (None, Vec::new()),
     };
     // Only a push that the configured name belongs to may teach the store which repository has that name.
     let is_ours = matches!(verdict, Verdict::Sites(_)) && !is_pinned;
@@ -214,6 +214,7 @@ fn judge(config: &Config, rules: &[SiteRule], repository: &RepositoryName, event
     let push = match event {
         Event::Ping => return Verdict::Whole { status: DeliveryStatus::Pong, reason: None },
         Event::Other(name) => return ignored(format!("event `{name}` is no push")),
+        Event::Incomplete(reason) => return ignored(reason.clone()),
         Event::Push(push) => push,
     };
     let Some(configured) = config.repositories.get(repository) else {

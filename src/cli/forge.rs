@@ -16,6 +16,7 @@ use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 use crate::webhook::{Request, TestKind, TestMessage, compose};
 
+use super::forge_form::{Form, form_of};
 use super::orders::parse_ref;
 use super::{CliError, Shell, now, tell, variable};
 
@@ -44,26 +45,29 @@ pub(super) fn webhook(shell: &Shell, name: &RepositoryName) -> Result<(), CliErr
         url: hook_url(&base_url(&config), name),
         content_type: "application/json",
         secret: secrets.first().map(shown).unwrap_or_default(),
-        events: "push",
+        events: form_of(repository.forge, secrets.first()).events,
         deploy_key: repository.ssh_key.as_deref().and_then(public_key),
     };
-    shell.print(&report, || text_of(&report, repository.forge, repository.ssh_key.as_deref()))
+    shell.print(&report, || {
+        let form = form_of(repository.forge, secrets.first());
+        text_of(&report, repository.forge, &form, repository.ssh_key.as_deref())
+    })
 }
 
-fn text_of(report: &WebhookReport, forge: Forge, ssh_key: Option<&Path>) -> String {
+fn text_of(report: &WebhookReport, forge: Forge, form: &Form, ssh_key: Option<&Path>) -> String {
     let WebhookReport { url, content_type, secret, events, deploy_key, .. } = report;
-    let (place, secret_field) = match forge {
-        Forge::Github => ("Settings > Webhooks > Add webhook", "Secret"),
-        Forge::Gitlab if secret.starts_with("whsec_") => ("Settings > Webhooks > Add new webhook", "Signing token"),
-        Forge::Gitlab => ("Settings > Webhooks > Add new webhook", "Secret token"),
-    };
-    let mut lines = vec![
-        format!("In the repository on {forge}: {place}"),
-        format!("  URL:           {url}"),
-        format!("  Content type:  {content_type}"),
-        format!("  {:<14} {secret}", format!("{secret_field}:")),
-        format!("  Events:        {events}"),
+    let Form { place, url_field, content_type_field, secret_field, events_field, events: _ } = form;
+    let fields = [
+        (Some(*url_field), url.as_str()),
+        (*content_type_field, content_type),
+        (Some(*secret_field), secret),
+        (Some(*events_field), events),
     ];
+    let width = fields.iter().filter_map(|(field, _)| *field).map(str::len).max().unwrap_or_default();
+    let mut lines = vec![format!("In the repository on {forge}: {place}")];
+    for (field, value) in fields.iter().filter_map(|(field, value)| Some(((*field)?, value))) {
+        lines.push(format!("  {:<1$}  {value}", format!("{field}:"), width + 1));
+    }
     match (deploy_key, ssh_key) {
         (Some(key), _) => lines.push(format!("Deploy key (read only):\n  {key}")),
         (None, Some(path)) => lines.push(format!(

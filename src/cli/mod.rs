@@ -11,6 +11,7 @@
 mod check;
 mod demo;
 mod forge;
+mod forge_form;
 mod orders;
 mod serve;
 mod show;

@@ -547,5 +547,4 @@ const URL: &str = "\"https://…\", \"ssh://…\", \"git@host:path\", \"http://�
 const SECRET: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { credential = \"name\" }, or a list of these";
 
 /// Words of the contract whose forges come later.
-const LATER_FORGES: [&str; 8] =
-    ["gitea", "forgejo", "gogs", "bitbucket", "bitbucket-dc", "azure", "sourcehut", "standard"];
+const LATER_FORGES: [&str; 5] = ["bitbucket", "bitbucket-dc", "azure", "sourcehut", "standard"];

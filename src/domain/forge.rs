@@ -9,17 +9,26 @@ pub enum Forge {
     Github,
     /// gitlab.com and self-managed GitLab: `X-Gitlab-Token`, or the signing token of Standard Webhooks.
     Gitlab,
+    /// Gitea: `X-Gitea-Signature`.
+    Gitea,
+    /// Forgejo, such as Codeberg: `X-Forgejo-Signature`.
+    Forgejo,
+    /// Gogs: `X-Gogs-Signature`.
+    Gogs,
 }
 
 impl Forge {
     /// Every forge, for messages that list what is allowed.
-    pub const ALL: [Self; 2] = [Self::Github, Self::Gitlab];
+    pub const ALL: [Self; 5] = [Self::Github, Self::Gitlab, Self::Gitea, Self::Forgejo, Self::Gogs];
 
     /// The word in the configuration.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Github => "github",
             Self::Gitlab => "gitlab",
+            Self::Gitea => "gitea",
+            Self::Forgejo => "forgejo",
+            Self::Gogs => "gogs",
         }
     }
 
@@ -31,7 +40,7 @@ impl Forge {
     /// Whether `Acme/Blog` and `acme/blog` are one repository there.
     pub fn ignores_case(self) -> bool {
         match self {
-            Self::Github | Self::Gitlab => true,
+            Self::Github | Self::Gitlab | Self::Gitea | Self::Forgejo | Self::Gogs => true,
         }
     }
 
@@ -40,6 +49,8 @@ impl Forge {
         match host {
             "github.com" | "ssh.github.com" => Some(Self::Github),
             "gitlab.com" | "altssh.gitlab.com" => Some(Self::Gitlab),
+            "gitea.com" => Some(Self::Gitea),
+            "codeberg.org" | "code.forgejo.org" => Some(Self::Forgejo),
             _ => None,
         }
     }

@@ -9,14 +9,19 @@
 //! ```
 //!
 //! The names of the forges' headers and payload fields live here and nowhere else, one file per forge. What several of them
-//! share: `signature` the HMACs, `hex_signature` and `standard_signature` two ways of writing one down, `form` and `payload`
-//! two ways of packing JSON, `refusal` the reasons, `record` what is kept. The forge is the configured one: no header can choose a weaker check.
+//! share: `signature` the HMACs, `hex_signature` and `standard_signature` two ways of writing one down, `gogs_family` what three
+//! forges inherited from one, `form` and `payload` two ways of packing JSON, `refusal` the reasons, `record` what is kept. The
+//! forge is the configured one: no header can choose a weaker check.
 //!
 //! Absent from this room: input and output, the clock (`now` is an argument), the log, async, and any knowledge of sites.
 
+mod forgejo;
 mod form;
+mod gitea;
 mod github;
 mod gitlab;
+mod gogs;
+mod gogs_family;
 mod hex_signature;
 mod payload;
 mod record;
@@ -105,6 +110,9 @@ pub fn check_head(forge: Forge, request: &Request, secrets: &[Secret]) -> Result
     match forge {
         Forge::Github => github::check_head(request),
         Forge::Gitlab => gitlab::check_head(request, &secrets),
+        Forge::Gitea => gitea::check_head(request),
+        Forge::Forgejo => forgejo::check_head(request),
+        Forge::Gogs => gogs::check_head(request),
     }
 }
 
@@ -121,6 +129,9 @@ pub fn authenticate(
     match forge {
         Forge::Github => github::authenticate(&request, &secrets)?,
         Forge::Gitlab => gitlab::authenticate(&request, &secrets, now)?,
+        Forge::Gitea => gitea::authenticate(&request, &secrets)?,
+        Forge::Forgejo => forgejo::authenticate(&request, &secrets)?,
+        Forge::Gogs => gogs::authenticate(&request, &secrets)?,
     }
     Ok(Verified { forge, request })
 }
@@ -145,6 +156,9 @@ pub fn parse(verified: &Verified) -> Result<Parsed, Malformed> {
     match verified.forge {
         Forge::Github => github::parse(&verified.request, digest),
         Forge::Gitlab => gitlab::parse(&verified.request, digest),
+        Forge::Gitea => gitea::parse(&verified.request, digest),
+        Forge::Forgejo => forgejo::parse(&verified.request, digest),
+        Forge::Gogs => gogs::parse(&verified.request, digest),
     }
 }
 
@@ -153,6 +167,9 @@ pub fn compose(forge: Forge, secret: &Secret, message: &TestMessage<'_>, now: Da
     match forge {
         Forge::Github => github::compose(secret, message),
         Forge::Gitlab => gitlab::compose(secret, message, now),
+        Forge::Gitea => gitea::compose(secret, message),
+        Forge::Forgejo => forgejo::compose(secret, message),
+        Forge::Gogs => gogs::compose(secret, message),
     }
 }
 
@@ -160,7 +177,9 @@ pub fn compose(forge: Forge, secret: &Secret, message: &TestMessage<'_>, now: Da
 pub fn accepts_media_type(forge: Forge, content_type: Option<&str>) -> bool {
     let media_type = content_type.map(essence);
     match forge {
-        Forge::Github => matches!(media_type.as_deref(), Some(JSON | FORM)),
+        Forge::Github | Forge::Gitea | Forge::Forgejo | Forge::Gogs => {
+            matches!(media_type.as_deref(), Some(JSON | FORM))
+        }
         Forge::Gitlab => matches!(media_type.as_deref(), Some(JSON)),
     }
 }
@@ -261,6 +280,9 @@ const LONGEST_EVENT_NAME: usize = 100;
 const LONGEST_REASON: usize = 300;
 
 #[cfg(test)]
+mod fixtures;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::push::Change;
@@ -268,12 +290,9 @@ mod tests {
     const WHSEC: &[u8] = b"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDazkIxYDE5xg=";
 
     /// Every forge with every kind of secret that it has.
-    fn schemes() -> [(Forge, Secret); 3] {
-        [
-            (Forge::Github, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
-            (Forge::Gitlab, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
-            (Forge::Gitlab, Secret::new(WHSEC.to_vec())),
-        ]
+    fn schemes() -> Vec<(Forge, Secret)> {
+        let plain = Forge::ALL.into_iter().map(|forge| (forge, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())));
+        plain.chain([(Forge::Gitlab, Secret::new(WHSEC.to_vec()))]).collect()
     }
 
     fn now() -> DateTime<Utc> {
@@ -334,15 +353,16 @@ mod tests {
                 assert!(!believed(Request { body: truncated.to_vec(), ..good.clone() }));
             }
             let proof = |(name, _): &&(String, Vec<u8>)| {
-                name.starts_with("webhook-") || name == "x-gitlab-token" || name == "x-hub-signature-256"
+                name.starts_with("webhook-") || name == "x-gitlab-token" || name.contains("-signature")
             };
             for (header, value) in good.headers.iter().filter(proof) {
                 for (index, bit) in (0..value.len()).flat_map(|index| (0..8).map(move |bit| (index, bit))) {
                     let mut changed = good.clone();
                     let (_, bytes) = changed.headers.iter_mut().find(|(name, _)| name == header).unwrap();
                     bytes[index] ^= 1 << bit;
-                    let other_case_of_hex =
-                        header == "x-hub-signature-256" && index >= 7 && bytes.eq_ignore_ascii_case(value);
+                    let digits = if header == "x-hub-signature-256" { 7 } else { 0 };
+                    let is_hex = header.ends_with("-signature") && header != "webhook-signature" || digits == 7;
+                    let other_case_of_hex = is_hex && index >= digits && bytes.eq_ignore_ascii_case(value);
                     assert_eq!(believed(changed), other_case_of_hex, "{forge}: bit {bit} of byte {index} of {header}");
                 }
             }
@@ -359,8 +379,9 @@ mod tests {
                 assert_eq!(authenticate(forge, request, secrets, now()).unwrap_err(), Refusal::NoSecret);
             }
             let request = compose(forge, &secret, &message, now());
-            let other = if forge == Forge::Github { Forge::Gitlab } else { Forge::Github };
-            assert!(authenticate(other, request.clone(), std::slice::from_ref(&secret), now()).is_err());
+            for other in Forge::ALL.into_iter().filter(|other| *other != forge) {
+                assert!(authenticate(other, request.clone(), std::slice::from_ref(&secret), now()).is_err());
+            }
             let rotating = [empty, Secret::new(b"another secret".to_vec()), secret];
             assert_eq!(authenticate(forge, request, &rotating, now()).unwrap().forge, forge);
         }
@@ -426,6 +447,9 @@ mod tests {
         for (content_type, github, gitlab) in table {
             assert_eq!(accepts_media_type(Forge::Github, content_type), github, "{content_type:?}");
             assert_eq!(accepts_media_type(Forge::Gitlab, content_type), gitlab, "{content_type:?}");
+            for of_the_family in [Forge::Gitea, Forge::Forgejo, Forge::Gogs] {
+                assert_eq!(accepts_media_type(of_the_family, content_type), github, "{content_type:?}");
+            }
         }
     }
 

@@ -205,6 +205,9 @@ const LONGEST_REPOSITORY: usize = 1024;
 /// The longest seen is a UUID in braces.
 const LONGEST_ID: usize = 100;
 
+/// Stands for a commit in a test delivery, where it is both before and after.
+pub(super) const NO_MOVE: &str = "1111111111111111111111111111111111111111";
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -39,6 +39,9 @@ pub enum Refusal {
     /// Not the forge's form.
     #[error("header `{0}` has something else than hex digits")]
     NotHex(&'static str),
+    /// What is signed is not there.
+    #[error("the body is a form without a field `payload` that can be decoded, which is what is signed")]
+    NoPayload,
     /// Signed, but not in a way that we can check.
     #[error("header `webhook-signature` has no entry of version `v1`")]
     UnknownVersions,
@@ -87,7 +90,7 @@ impl Refusal {
             Self::TokenInsteadOfSignature | Self::SignatureInsteadOfToken => 2,
             Self::Mismatch(_) => 3,
             Self::Twice(_) | Self::Sha1Only(_) | Self::Prefix { .. } | Self::Length { .. } | Self::NotHex(_) => 4,
-            Self::UnknownVersions | Self::NotBase64 | Self::Id | Self::TimestampNotNumber => 4,
+            Self::NoPayload | Self::UnknownVersions | Self::NotBase64 | Self::Id | Self::TimestampNotNumber => 4,
             Self::SecretUnusable => 5,
             Self::TooOld(_) | Self::FromTheFuture(_) => 6,
         }

@@ -10,6 +10,7 @@ mod crash;
 mod deploy;
 mod e2e;
 mod failures;
+mod forges;
 mod health;
 mod hooks;
 mod limits;

@@ -13,7 +13,7 @@ use crate::domain::push::RefName;
 use crate::domain::release_id::ReleaseId;
 use crate::domain::retention;
 use crate::engine::recover::{Scope, recover};
-use crate::engine::threads::Workers;
+use crate::engine::threads::{Crew, Workers};
 use crate::site::current;
 use crate::site::release::{self, Release};
 use crate::store::{Deployment, NewDeployment};
@@ -52,9 +52,11 @@ impl App {
         if let Some(branch) = &configured.branch {
             return Ok(branch.clone());
         }
-        self.store.last_ref(site)?.ok_or_else(|| {
+        self.store.last_ref(site, &self.config.node)?.ok_or_else(|| {
             let refs = &configured.refs;
-            AppError::Refused(format!("site `{site}` deploys {refs}, and none of them yet\nhelp: name one with --ref"))
+            AppError::Refused(format!(
+                "site `{site}` deploys {refs}, and none of them was pushed yet\nhelp: name one with --ref"
+            ))
         })
     }
 
@@ -140,7 +142,9 @@ impl Service {
     /// Does the work itself, for a command line without a server: first what dead processes left, then this deployment.
     /// Returns when the deployment has ended, or somebody else has taken it.
     pub fn work_on(&self, id: DeploymentId, stop: &Stop) -> Result<(), AppError> {
-        let helpers = Workers::start(&self.engine, 0, stop, &self.bell)
+        // What is to be deployed was said: comparing all sites with their remotes is for the service.
+        let crew = Crew { workers: 0, reconcile: Duration::ZERO };
+        let helpers = Workers::start(&self.engine, crew, stop, &self.bell)
             .map_err(AppError::io("start the threads of", &self.app.config.state_dir))?;
         let worked = self.work_until_taken(id, stop);
         stop.drain();

@@ -17,7 +17,7 @@ use crate::site::permissions::Executable;
 use crate::store::DeliveryRetention;
 
 use super::reader::{Field, Reader, Table};
-use super::{Config, Problem, Repository, SecretSource, Server, Site, quoted, refs, units};
+use super::{Config, Problem, Repository, SecretSource, Server, Site, networks, quoted, refs, units};
 
 /// Reads a configuration; gives back every mistake, in the order of the file.
 pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, Vec<Problem>> {
@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
     let state_dir = root.take("state_dir").and_then(|field| reader.path(&field));
     let state_dir = state_dir.unwrap_or_else(|| PathBuf::from(STATE_DIR));
     let workers = root.take("workers").and_then(|field| reader.number(&field, 1, MOST_WORKERS));
-    read_reconcile(&mut reader, &mut root);
+    let reconcile = read_reconcile(&mut reader, &mut root);
     let server = read_server(&mut reader, &mut root);
     let store_url = read_store(&mut reader, &mut root);
     let deliveries = read_deliveries(&mut reader, &mut root);
@@ -45,6 +45,7 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
         file: file.to_owned(),
         state_dir,
         workers: workers.unwrap_or(WORKERS),
+        reconcile: reconcile.unwrap_or(RECONCILE),
         server,
         store_url,
         deliveries,
@@ -58,19 +59,19 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
 /// Names with what is configured for them; none where that has a mistake.
 type Named<K, V> = BTreeMap<K, Option<V>>;
 
-fn read_reconcile(reader: &mut Reader<'_>, root: &mut Table<'_>) {
-    let Some(field) = root.take("reconcile") else { return };
-    reader.parsed(&field, "\"0s\"", |text| match units::duration(text) {
-        Some(Duration::ZERO) => Ok(()),
-        Some(_) => Err("comparing refs at intervals is not supported by this version yet".into()),
-        None => Err(String::new()),
-    });
+fn read_reconcile(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Duration> {
+    let field = root.take("reconcile")?;
+    reader.parsed(&field, "a time from \"1s\" to \"24h\", such as \"5m\", or \"0s\" for never", |text| {
+        let is_allowed = |time: &Duration| time.is_zero() || (SHORTEST_RECONCILE..=LONGEST_RECONCILE).contains(time);
+        units::duration(text).filter(is_allowed).ok_or_else(String::new)
+    })
 }
 
 fn read_server(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Server> {
     let default_listen = SocketAddr::from(([127, 0, 0, 1], 9000));
     let Some(field) = root.take("server") else {
-        return Some(Server { listen: default_listen, public_url: None, body_limit: BODY_LIMIT });
+        let trusted_proxies = Vec::new();
+        return Some(Server { listen: default_listen, public_url: None, body_limit: BODY_LIMIT, trusted_proxies });
     };
     let mut table = reader.table(field)?;
     let listen = table.take("listen").and_then(|field| {
@@ -86,9 +87,14 @@ fn read_server(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Server> 
             size.ok_or_else(String::new)
         })
     });
-    reader.refuse_later(&mut table, &["trusted_proxies"]);
+    let trusted_proxies = table.take("trusted_proxies").map(|field| networks::read(reader, field)).unwrap_or_default();
     reader.finish(table);
-    Some(Server { listen: listen.unwrap_or(default_listen), public_url, body_limit: body_limit.unwrap_or(BODY_LIMIT) })
+    Some(Server {
+        listen: listen.unwrap_or(default_listen),
+        public_url,
+        body_limit: body_limit.unwrap_or(BODY_LIMIT),
+        trusted_proxies,
+    })
 }
 
 fn parse_public_url(text: &str) -> Result<String, String> {
@@ -210,6 +216,7 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
     let may_lack_secret = forge == Some(Forge::Sourcehut);
     let secret = if may_lack_secret { table.take("secret") } else { reader.required(table, "secret", SECRET) };
     let secrets = secret.map(|field| read_secret_list(reader, field)).unwrap_or_default();
+    let allow_from = table.take("allow_from").map(|field| networks::read_some(reader, field));
     let is_ssh = url.as_ref().is_none_or(|url| url.scheme() == Scheme::Ssh);
     let mut for_ssh = |key| {
         let field = table.take(key)?;
@@ -233,7 +240,7 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
     }
     let forge = forge?;
     let identity = identity.map_or_else(|| Identity::of_url(forge, &url), |text| Identity::new(forge, &text));
-    Some(Repository { identity, forge_id, forge, secrets, ssh_key, known_hosts, token, url })
+    Some(Repository { identity, forge_id, forge, secrets, allow_from, ssh_key, known_hosts, token, url })
 }
 
 /// Over https, or within this machine.
@@ -515,6 +522,9 @@ const MOST_WORKERS: usize = 64;
 
 /// Numbers and UUIDs.
 const LONGEST_ID: usize = 100;
+const RECONCILE: Duration = Duration::from_secs(300);
+const SHORTEST_RECONCILE: Duration = Duration::from_secs(1);
+const LONGEST_RECONCILE: Duration = Duration::from_secs(24 * 3600);
 
 const KEEP: usize = 5;
 const MOST_KEPT: usize = 1000;

@@ -1,7 +1,8 @@
 //! The order of effects: what comes after what when a site is deployed, rolled back, undone or recovered.
 //!
 //! ```text
-//! threads  workers, recovery, leases                                  (started and joined by whoever serves)
+//! threads  workers, recovery, leases, reconcile                       (started and joined by whoever serves)
+//! reconcile  compares sites with their remotes, queues what was lost  (never waits for a remote that is silent)
 //! worker   claims a deployment, runs its story, records the end      (the lock; the lease; one retry)
 //!   deploy     the straight line from `before.pull` to prune          (may fail at each `?`)
 //!   rollback   the same for an older release
@@ -13,6 +14,7 @@
 //! Absent: any decision that follows from values (`domain`), any system call (`sys`), configuration files and HTTP.
 
 pub mod deploy;
+mod reconcile;
 pub mod recover;
 pub mod rollback;
 mod run;
@@ -30,6 +32,7 @@ use crate::domain::deployment::Entry;
 use crate::domain::hook_name::HookName;
 use crate::domain::name::{RepositoryName, SiteName};
 use crate::domain::push::RefName;
+use crate::domain::ref_rule::RefRule;
 use crate::domain::release_id::ReleaseStyle;
 use crate::domain::remote_url::RemoteUrl;
 use crate::domain::revision::Revision;
@@ -64,6 +67,8 @@ pub struct Target {
     pub home: PathBuf,
     /// Where it comes from.
     pub source: Source,
+    /// The refs whose pushes it deploys.
+    pub refs: RefRule,
     /// What is deployed when a deployment names no ref.
     pub branch: Option<RefName>,
     /// The name of its environment.

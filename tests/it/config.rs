@@ -76,11 +76,25 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.state_dir, Path::new("/var/lib/landfall"));
     assert_eq!(config.store_url, "sqlite:/var/lib/landfall/landfall.db");
     assert_eq!((config.workers, config.node.as_str()), (2, "web1.example.com"));
+    assert_eq!(config.reconcile.as_secs(), 300);
     assert_eq!((config.server.listen.to_string().as_str(), config.server.body_limit), ("127.0.0.1:9000", 25 << 20));
     let (_, site) = config.sites.first_key_value().expect("a site");
     assert_eq!((site.environment.as_str(), site.keep, site.hook_timeout.as_secs()), ("blog", 5, 600));
     let (_, repository) = config.repositories.first_key_value().expect("a repository");
     assert_eq!((repository.identity.as_str(), repository.forge.as_str()), ("acme/blog", "github"));
+}
+
+#[test]
+fn an_interval_is_between_a_second_and_a_day_or_off() {
+    for (text, seconds) in [("0s", 0), ("1s", 1), ("24h", 86_400), ("0h", 0)] {
+        let config = Config::parse(&format!("reconcile = \"{text}\""), Path::new("deploy.toml"), "web1");
+        assert_eq!(config.ok().map(|config| config.reconcile.as_secs()), Some(seconds), "{text}");
+    }
+    for text in ["25h", "5", "", "-1s", "86401s", "5d"] {
+        let found = problems(&format!("reconcile = \"{text}\""));
+        assert_eq!(found.len(), 1, "{text}");
+        assert!(found[0].message.contains("allowed: a time from \"1s\" to \"24h\""), "{}", found[0]);
+    }
 }
 
 #[test]

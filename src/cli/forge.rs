@@ -9,14 +9,13 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 use crate::app::{self, AppError};
 use crate::config::{Config, Repository};
-use crate::domain::forge::Forge;
 use crate::domain::name::RepositoryName;
 use crate::domain::push::RefName;
 use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
-use crate::webhook::{Request, TestKind, TestMessage, compose};
+use crate::webhook::{CannotSign, Request, TestKind, TestMessage, compose};
 
-use super::forge_form::{Form, form_of};
+use super::forge_form::Form;
 use super::orders::parse_ref;
 use super::{CliError, Shell, now, tell, variable};
 
@@ -39,36 +38,23 @@ pub(super) fn webhook(shell: &Shell, name: &RepositoryName) -> Result<(), CliErr
     if secrets.len() > 1 {
         tell("the repository has several secrets, since one is being replaced: this is the first");
     }
+    let (url, secret) = (hook_url(&base_url(&config), name), secrets.first().map(shown).unwrap_or_default());
+    let form = Form::of(repository, &url, &secret);
     let report = WebhookReport {
         repository: name.clone(),
         forge: repository.forge.as_str(),
-        url: hook_url(&base_url(&config), name),
+        url,
         content_type: "application/json",
-        secret: secrets.first().map(shown).unwrap_or_default(),
-        events: form_of(repository.forge, secrets.first()).events,
+        secret,
+        events: form.events,
         deploy_key: repository.ssh_key.as_deref().and_then(public_key),
     };
-    shell.print(&report, || {
-        let form = form_of(repository.forge, secrets.first());
-        text_of(&report, repository.forge, &form, repository.ssh_key.as_deref())
-    })
+    shell.print(&report, || text_of(&report, form, repository.ssh_key.as_deref()))
 }
 
-fn text_of(report: &WebhookReport, forge: Forge, form: &Form, ssh_key: Option<&Path>) -> String {
-    let WebhookReport { url, content_type, secret, events, deploy_key, .. } = report;
-    let Form { place, url_field, content_type_field, secret_field, events_field, events: _ } = form;
-    let fields = [
-        (Some(*url_field), url.as_str()),
-        (*content_type_field, content_type),
-        (Some(*secret_field), secret),
-        (Some(*events_field), events),
-    ];
-    let width = fields.iter().filter_map(|(field, _)| *field).map(str::len).max().unwrap_or_default();
-    let mut lines = vec![format!("In the repository on {forge}: {place}")];
-    for (field, value) in fields.iter().filter_map(|(field, value)| Some(((*field)?, value))) {
-        lines.push(format!("  {:<1$}  {value}", format!("{field}:"), width + 1));
-    }
-    match (deploy_key, ssh_key) {
+fn text_of(report: &WebhookReport, form: Form, ssh_key: Option<&Path>) -> String {
+    let mut lines = form.lines();
+    match (&report.deploy_key, ssh_key) {
         (Some(key), _) => lines.push(format!("Deploy key (read only):\n  {key}")),
         (None, Some(path)) => lines.push(format!(
             "Deploy key (read only): the public half of `{0}`\n  help: `ssh-keygen -y -f {0}` prints it",
@@ -134,7 +120,7 @@ pub(super) fn send_test(
         None => TestKind::Ping,
     };
     let url = hook_url(url.unwrap_or(&local_url(&config)), name);
-    let answer = send(&url, test_request(repository, secret, kind))?;
+    let answer = send(&url, test_request(repository, secret, kind)?)?;
     shell.print(&answer, || format!("{} {}\n", answer.status, answer.body))?;
     if (200..300).contains(&answer.status) {
         return Ok(());
@@ -142,7 +128,7 @@ pub(super) fn send_test(
     Err(CliError::Refused(format!("`{url}` answered {}", answer.status)))
 }
 
-fn test_request(repository: &Repository, secret: &Secret, kind: TestKind<'_>) -> Request {
+fn test_request(repository: &Repository, secret: &Secret, kind: TestKind<'_>) -> Result<Request, CannotSign> {
     let time = now();
     let key = format!("landfall-test-{}", time.timestamp_micros());
     let message = TestMessage { key: &key, repository: repository.identity.as_str(), kind };

@@ -204,12 +204,6 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
     let url = reader.required(table, "url", URL);
     let url = url
         .and_then(|field| reader.parsed(&field, URL, |text| RemoteUrl::parse(text).map_err(|error| error.to_string())));
-    let identity = table.take("repository").and_then(|field| {
-        reader.parsed(&field, "its name on the forge, such as \"acme/blog\"", |text| {
-            let plain = !text.is_empty() && text.chars().all(|letter| !letter.is_whitespace() && !letter.is_control());
-            if plain { Ok(text.to_owned()) } else { Err(String::new()) }
-        })
-    });
     let forge_id = table.take("repository_id").and_then(|field| {
         reader.parsed(&field, "the forge's own id of the repository, as text", |text| {
             let plain = !text.is_empty() && text.len() <= LONGEST_ID && text.chars().all(|letter| !letter.is_control());
@@ -217,7 +211,10 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
         })
     });
     let forge = read_forge(reader, table, url.as_ref());
-    let secret = reader.required(table, "secret", SECRET);
+    let identity = read_identity(reader, table, forge);
+    // SourceHut signs with a key that everybody knows.
+    let may_lack_secret = forge == Some(Forge::Sourcehut);
+    let secret = if may_lack_secret { table.take("secret") } else { reader.required(table, "secret", SECRET) };
     let secrets = secret.map(|field| read_secret_list(reader, field)).unwrap_or_default();
     let allow_from = table.take("allow_from").map(|field| networks::read_some(reader, field));
     let is_ssh = url.as_ref().is_none_or(|url| url.scheme() == Scheme::Ssh);
@@ -242,7 +239,7 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
         reader.report(table.place(), key, "is missing; allowed: the absolute path of a private key".into());
     }
     let forge = forge?;
-    let identity = Identity::new(forge, &identity.unwrap_or_else(|| url.identity()));
+    let identity = identity.map_or_else(|| Identity::of_url(forge, &url), |text| Identity::new(forge, &text));
     Some(Repository { identity, forge_id, forge, secrets, allow_from, ssh_key, known_hosts, token, url })
 }
 
@@ -250,6 +247,17 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
 fn may_carry_token(url: &RemoteUrl) -> bool {
     let is_here = matches!(url.host(), Some("127.0.0.1" | "::1" | "localhost"));
     url.scheme() == Scheme::Https || (url.scheme() == Scheme::Http && is_here)
+}
+
+fn read_identity(reader: &mut Reader<'_>, table: &mut Table<'_>, forge: Option<Forge>) -> Option<String> {
+    let field = table.take("repository")?;
+    reader.parsed(&field, "its name on the forge, such as \"acme/blog\"", |text| {
+        // Projects and repositories of Azure may have blanks in their names, but not around them.
+        let blank = |letter: char| letter.is_whitespace() && (letter != ' ' || forge != Some(Forge::Azure));
+        let strange = |letter: char| blank(letter) || letter.is_control();
+        let plain = !text.is_empty() && text.trim() == text && !text.chars().any(strange);
+        if plain { Ok(text.to_owned()) } else { Err(String::new()) }
+    })
 }
 
 fn read_forge(reader: &mut Reader<'_>, table: &mut Table<'_>, url: Option<&RemoteUrl>) -> Option<Forge> {
@@ -262,11 +270,7 @@ fn read_forge(reader: &mut Reader<'_>, table: &mut Table<'_>, url: Option<&Remot
         }
         return known;
     };
-    reader.parsed(&field, &allowed, |text| match Forge::parse(text) {
-        Some(forge) => Ok(forge),
-        None if LATER_FORGES.contains(&text) => Err("is not supported by this version yet".into()),
-        None => Err(String::new()),
-    })
+    reader.parsed(&field, &allowed, |text| Forge::parse(text).ok_or_else(String::new))
 }
 
 fn read_secret_list(reader: &mut Reader<'_>, field: Field<'_>) -> Vec<SecretSource> {
@@ -545,6 +549,3 @@ const PATH: &str = "an absolute path without `..`, below `/`";
 const BELOW: &str = "a relative path without `.` or `..`";
 const URL: &str = "\"https://…\", \"ssh://…\", \"git@host:path\", \"http://…\", \"git://…\" or \"file:///…\"";
 const SECRET: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { credential = \"name\" }, or a list of these";
-
-/// Words of the contract whose forges come later.
-const LATER_FORGES: [&str; 5] = ["bitbucket", "bitbucket-dc", "azure", "sourcehut", "standard"];

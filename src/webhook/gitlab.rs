@@ -10,6 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
+use super::refusal::first_or_most_telling;
 use super::signature::same_token;
 use super::standard_signature::{self, ID, SigningKey};
 use super::{Malformed, Parsed, Refusal, Request, TestKind, TestMessage, key_of_digest, payload};
@@ -19,7 +20,7 @@ use crate::domain::secret::Secret;
 
 /// Whether there is a token that matches, or a signature that could.
 pub(super) fn check_head(request: &Request, secrets: &[&Secret]) -> Result<(), Refusal> {
-    first_or_most_telling(secrets, |scheme| match scheme {
+    first_or_most_telling(secrets, |secret| match Scheme::of(secret) {
         Scheme::Token(token) => check_token(request, token),
         Scheme::Signature(_) => claims(request).map(drop),
         Scheme::Unusable => Err(Refusal::SecretUnusable),
@@ -28,25 +29,11 @@ pub(super) fn check_head(request: &Request, secrets: &[&Secret]) -> Result<(), R
 
 /// Tries each secret with its own scheme; if none fits, the most telling reason is given.
 pub(super) fn authenticate(request: &Request, secrets: &[&Secret], now: DateTime<Utc>) -> Result<(), Refusal> {
-    first_or_most_telling(secrets, |scheme| match scheme {
+    first_or_most_telling(secrets, |secret| match Scheme::of(secret) {
         Scheme::Token(token) => check_token(request, token),
         Scheme::Signature(key) => key.check(request, &claims(request)?, now),
         Scheme::Unusable => Err(Refusal::SecretUnusable),
     })
-}
-
-fn first_or_most_telling(
-    secrets: &[&Secret],
-    check: impl Fn(&Scheme<'_>) -> Result<(), Refusal>,
-) -> Result<(), Refusal> {
-    let mut refusal = Refusal::NoSecret;
-    for secret in secrets {
-        let Err(found) = check(&Scheme::of(secret)) else { return Ok(()) };
-        if found.telling() > refusal.telling() {
-            refusal = found;
-        }
-    }
-    Err(refusal)
 }
 
 /// Reads the event.
@@ -116,7 +103,7 @@ impl<'a> Scheme<'a> {
 
 /// A signature alone; a token beside it is the forge's other way, and not what this secret asks for.
 fn claims(request: &Request) -> Result<Vec<Vec<u8>>, Refusal> {
-    match standard_signature::claims(request) {
+    match standard_signature::claims(request, standard_signature::V1) {
         Err(Refusal::Absent(_)) if request.header(TOKEN)?.is_some() => Err(Refusal::TokenInsteadOfSignature),
         claims => claims,
     }
@@ -188,9 +175,7 @@ fn system_event(request: &Request) -> Result<Event, Malformed> {
             "a `repository_update` has no messages of commits: let the system hook send push and tag push events"
                 .into(),
         )),
-        Some(other) => {
-            Ok(Event::Other(other.chars().filter(|letter| !letter.is_control()).take(LONGEST_WORD).collect()))
-        }
+        Some(other) => Ok(Event::Other(payload::word(other))),
         None => Err(Malformed::new("the system hook has neither `object_kind` nor `event_name`")),
     }
 }
@@ -227,9 +212,6 @@ fn push_event(request: &Request) -> Result<Event, Malformed> {
 const EVENT: &str = "x-gitlab-event";
 const TOKEN: &str = "x-gitlab-token";
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
-
-/// A word of the forge, not a text.
-const LONGEST_WORD: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -319,11 +301,15 @@ mod tests {
         for list in
             ["", " ", "v1", "v1a,abc", "v2,abc", &GOOD[3..], &GOOD.replace("v1", "V1"), &GOOD.replace(',', ", ")]
         {
-            let expected = if list.contains(", ") { Refusal::NotBase64 } else { Refusal::UnknownVersions };
+            let expected = if list.contains(", ") {
+                Refusal::NotBase64 { version: "v1", bytes: 32 }
+            } else {
+                Refusal::UnknownVersions("v1")
+            };
             assert_eq!(of(list), Err(expected), "{list}");
         }
         for list in ["v1,", "v1,AAAA", "v1,***", GOOD.trim_end_matches('='), &format!("{GOOD},{GOOD}")] {
-            assert_eq!(of(list), Err(Refusal::NotBase64), "{list}");
+            assert_eq!(of(list), Err(Refusal::NotBase64 { version: "v1", bytes: 32 }), "{list}");
         }
         assert_eq!(of(other_key), Err(Refusal::Mismatch(SIGNATURE)));
 

@@ -147,3 +147,93 @@ fn a_secret_that_would_let_anyone_in_is_refused_with_its_place() {
         }
     }
 }
+
+#[test]
+fn the_identity_is_what_the_forge_calls_the_repository_and_the_host_tells_the_forge() {
+    let config = Config::load(&fixture("fixtures/config/good/forges.toml"), "web1").expect("a good file");
+    let table = [
+        ("azure", "azure", "My Shop/web", 1),
+        ("azure-named", "azure", "My Shop/My Blog", 1),
+        ("bitbucket", "bitbucket", "acme/blog", 1),
+        ("bitbucket-dc", "bitbucket-dc", "acme/blog", 1),
+        ("sourcehut", "sourcehut", "~acme/blog", 0),
+        ("sourcehut-own", "sourcehut", "~acme/blog", 1),
+        ("standard", "standard", "srv/blog", 1),
+    ];
+    let found = config.repositories.iter().map(|(name, repository)| {
+        (name.as_str(), repository.forge.as_str(), repository.identity.as_str(), repository.secrets.len())
+    });
+    assert_eq!(found.collect::<Vec<_>>(), table);
+}
+
+/// Reads the secret of one repository of this forge, and of another one that has the same.
+fn read_secrets_of(forge: &str, secret: &str) -> Result<Vec<usize>, String> {
+    let table = |name| {
+        format!(
+            "[repositories.{name}]\nurl = \"https://git.example.com/acme/{name}\"\nforge = \"{forge}\"\nsecret = {{ env = \"S\" }}\n"
+        )
+    };
+    let read = |text: &str| {
+        let config = Config::parse(text, Path::new("deploy.toml"), "web1").expect("a good text");
+        Secrets::read(&config, &|_| Some(OsString::from(secret)))
+            .map(|secrets| secrets.webhook.values().map(Vec::len).collect())
+            .map_err(|problems| problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))
+    };
+    read(&table("blog"))?;
+    read(&(table("blog") + &table("shop")))
+}
+
+#[test]
+fn a_secret_that_its_forge_could_not_use_is_refused_before_the_first_delivery() {
+    const KEY: &str = "uX7KWyyDNMaBma4aVbJ/cbUQpdjqczuCyK/HxzV/u+4=";
+    let table = [
+        ("github", "0123456789abcdef", "is the same as that of repository `blog`"),
+        ("standard", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDazkIxYDE5xg=", "is the same as that of repository `blog`"),
+        ("standard", "0123456789abcdef0123", "is no secret of Standard Webhooks"),
+        ("standard", "whpk_uX7KWyyDNMaBma4aVbJ/cbUQpdjqczuCyK/HxzV/u+4=", ""),
+        ("sourcehut", KEY, ""),
+        ("sourcehut", "0123456789abcdef0123", "is no public key of a SourceHut instance"),
+        ("gitlab", "whsec_0123456789abcdef!", "begins with `whsec_`, but is not that and the base64"),
+        ("azure", "a-user-with-a-long-name:short", "has a weak password behind the user: it has 5 bytes"),
+    ];
+    for (forge, secret, expected) in table {
+        match read_secrets_of(forge, secret) {
+            Ok(read) => assert_eq!((expected, read), ("", vec![1, 1]), "{forge} {secret}"),
+            Err(error) => {
+                assert!(!expected.is_empty() && error.contains(expected), "{forge} {secret}: {error}");
+                assert!(!error.contains(secret), "the secret is shown: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_name_may_have_blanks_only_where_the_forge_has_such_names() {
+    let problems_of = |forge: &str, name: &str| {
+        let text = format!(
+            "[repositories.r]\nurl = \"https://git.example.com/a/b\"\nrepository = \"{name}\"\nforge = \"{forge}\"\nsecret = {{ env = \"S\" }}\n"
+        );
+        problems(&text).iter().map(|problem| problem.key.clone()).collect::<Vec<_>>()
+    };
+    for (forge, name, is_good) in [
+        ("azure", "My Shop/My Blog", true),
+        ("azure", " My Shop/blog", false),
+        ("azure", "My\\tShop/blog", false),
+        ("github", "acme/my blog", false),
+        ("github", "acme/blog", true),
+    ] {
+        let expected: &[&str] = if is_good { &[] } else { &["repositories.r.repository"] };
+        assert_eq!(problems_of(forge, name), expected, "{forge} {name}");
+    }
+}
+
+#[test]
+fn only_sourcehut_goes_without_a_secret() {
+    for forge in ["github", "gitlab", "bitbucket", "bitbucket-dc", "azure", "standard", "sourcehut"] {
+        let text = format!("[repositories.r]\nurl = \"https://git.example.com/a/b\"\nforge = \"{forge}\"\n");
+        let keys: Vec<_> = problems(&text).iter().map(|problem| problem.key.clone()).collect();
+        let expected: &[&str] = if forge == "sourcehut" { &[] } else { &["repositories.r.secret"] };
+        assert_eq!(keys, expected, "{forge}");
+        assert_eq!(problems(&format!("{text}secret = []\n")).len(), 1, "{forge}: an empty list is a mistake");
+    }
+}

@@ -115,7 +115,7 @@ impl Stage {
         let ref_name = RefName::of_branch("main").map_err(|error| untrue(&error))?;
         let after = Revision::parse(commit).map_err(|error| untrue(&error))?;
         let kind = TestKind::Push { ref_name: &ref_name, before: None, after: &after };
-        let request = compose(Forge::Github, &self.secret, &TestMessage { key, repository: IDENTITY, kind }, now());
+        let request = compose(Forge::Github, &self.secret, &TestMessage { key, repository: IDENTITY, kind }, now())?;
         forge::send(&format!("{server}/hooks/blog"), request)
     }
 

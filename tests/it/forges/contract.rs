@@ -1,6 +1,7 @@
 //! The table of the contract over a real socket, for one forge: what each kind of delivery is answered.
 
 use super::dialect::{Dialect, MAIN, Told, delivery, expect, id, zeros};
+use super::proofs::PUBLIC_KEY;
 use crate::support::{Daemon, Delivery};
 
 /// The stories of a dialect, as tests of the module that names it.
@@ -108,8 +109,18 @@ pub fn the_commands_speak_as_the_forge_does(dialect: &Dialect) {
     house.origin.commit(&[("index.html", "one")]);
     house.origin.git(&["push", "--quiet", &house.origin.bare.to_string_lossy(), "HEAD:refs/tags/v1.0"]);
     let shown = house.landfall(&["webhook", "forge"]).expect(0).stdout;
-    for text in [dialect.secret, "/hooks/forge\n", dialect.forge].iter().chain(dialect.form) {
+    // A user and a password are told apart from each other.
+    for text in dialect.secret.split(':').chain(["/hooks/forge"]).chain(dialect.form.iter().copied()) {
         assert!(shown.contains(text), "`{text}` is not in {shown}");
+    }
+    let json = house.landfall(&["webhook", "forge", "--json"]).expect(0).json();
+    assert_eq!((&json["forge"], &json["secret"]), (&dialect.forge.into(), &dialect.secret.into()));
+    if dialect.secret.contains(PUBLIC_KEY) {
+        for more in [&[][..], &["--ref", "main"]] {
+            let ran = house.landfall(&[&["send-test", "forge"], more].concat()).expect(4);
+            assert!(ran.stderr.contains("can sign"), "{}", ran.stderr);
+        }
+        return;
     }
     let daemon = house.serve();
     let url = format!("http://{}", daemon.address);

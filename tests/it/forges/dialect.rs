@@ -82,6 +82,8 @@ pub enum Says {
     Deploys(&'static [&'static str]),
     /// Not for any site; the reason has this in it.
     Ignored(&'static str),
+    /// Something, but not what we can use; the reason has this in it.
+    Malformed(&'static str),
     /// Nothing: the forge has no secret for the hook, and its proof is empty.
     NoSecret,
 }

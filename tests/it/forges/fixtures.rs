@@ -93,6 +93,11 @@ fn check(answer: &Answer, fixture: &Fixture) -> usize {
     let (status, words): (u16, &[&str]) = match says {
         Says::Pong => (200, &["pong"]),
         Says::Ignored(_) | Says::NoSecret => (200, &["ignored"]),
+        Says::Malformed(reason) => {
+            assert!(answer.status == 400 && json["status"] == "malformed", "{file}: {answer:?}");
+            assert!(answer.body.contains(reason), "{file}: `{reason}` is not in {}", answer.body);
+            return 0;
+        }
         Says::Deploys(_) => (202, &["queued", "duplicate"]),
     };
     let word = json["status"].as_str().expect("a word");
@@ -100,7 +105,7 @@ fn check(answer: &Answer, fixture: &Fixture) -> usize {
     let deployments = json["deployments"].as_array().expect("a list");
     let sites: Vec<_> = deployments.iter().map(|deployment| deployment["site"].as_str().expect("a site")).collect();
     let expected: &[&str] = match says {
-        Says::Pong | Says::Ignored(_) | Says::NoSecret => &[],
+        Says::Pong | Says::Ignored(_) | Says::Malformed(_) | Says::NoSecret => &[],
         Says::Deploys(sites) => sites,
     };
     assert_eq!(sites, expected, "{file}: {answer:?}");

@@ -3,6 +3,9 @@
 //! A file per forge tells in its `Dialect` how the forge speaks, apart from what `src/webhook` makes of it; `contract` and
 //! `fixtures` are the stories that each of them goes through.
 
+mod azure;
+mod bitbucket;
+mod bitbucket_dc;
 mod contract;
 mod dialect;
 mod fixtures;
@@ -11,6 +14,9 @@ mod github;
 mod gitlab;
 mod gogs;
 mod proofs;
+mod sourcehut;
+mod standard;
+mod tools;
 
 use std::collections::BTreeSet;
 
@@ -18,8 +24,21 @@ use crate::support::{names, source};
 use dialect::Dialect;
 
 /// Every dialect; a forge with two kinds of secret has two.
-const DIALECTS: &[&Dialect] =
-    &[&github::GITHUB, &gitlab::TOKEN, &gitlab::SIGNED, &gitea::GITEA, &gitea::FORGEJO, &gogs::GOGS];
+const DIALECTS: &[&Dialect] = &[
+    &github::GITHUB,
+    &gitlab::TOKEN,
+    &gitlab::SIGNED,
+    &gitea::GITEA,
+    &gitea::FORGEJO,
+    &gogs::GOGS,
+    &bitbucket::BITBUCKET,
+    &bitbucket_dc::BITBUCKET_DC,
+    &azure::PASSWORD,
+    &azure::WHOLE,
+    &sourcehut::SOURCEHUT,
+    &standard::SHARED,
+    &standard::PUBLIC,
+];
 
 #[test]
 fn no_fixture_is_forgotten() {

@@ -3,9 +3,10 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use chrono::Utc;
+use ed25519_dalek::{Signer, SigningKey};
 use hmac::{Hmac, KeyInit, Mac};
 use sha1::Sha1;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 use super::dialect::{PLAIN, WHSEC};
 use crate::support::Delivery;
@@ -44,6 +45,51 @@ pub fn sign_standard(delivery: Delivery, secret: &str) -> Delivery {
         .header("webhook-signature", Some(&signature))
 }
 
+/// The public half of the key that the fixtures are signed with: the private one is the SHA-256 of their secret.
+pub const PUBLIC_KEY: &str = "Lj1GvEKXBCRbWZmhNI0hUkmuh/27Nvu4lcZhH1aiddk=";
+
+/// That of another secret.
+pub const OTHER_PUBLIC_KEY: &str = "01lnYlTyyaHXVcWy8U8PHievyIfNslizMTT4QMM119U=";
+
+/// Signs as whoever has the private half of this key.
+pub fn sign_ed25519(public_key: &str, parts: &[&[u8]]) -> [u8; 64] {
+    let mut keys =
+        [PLAIN, "another secret of the fixtures"].map(|text| SigningKey::from_bytes(&Sha256::digest(text).into()));
+    keys.sort_by_key(|key| STANDARD.encode(key.verifying_key()) != public_key);
+    assert_eq!(STANDARD.encode(keys[0].verifying_key()), public_key, "a key that we have");
+    keys[0].sign(&parts.concat()).to_bytes()
+}
+
+/// An Ed25519 signature in base64 after a prefix, which may be empty.
+pub fn bad_ed25519(prefix: &'static str, good: &str) -> Vec<(&'static str, String)> {
+    let encoded = good.strip_prefix(prefix).expect("a good signature");
+    let signature = STANDARD.decode(encoded).expect("base64");
+    let of = |bytes: &[u8]| format!("{prefix}{}", STANDARD.encode(bytes));
+    let changed = |index: usize| {
+        let mut changed = signature.clone();
+        changed[index] ^= 1;
+        of(&changed)
+    };
+    let mut bad = vec![
+        ("an empty signature", String::new()),
+        ("a signature of 0 bytes", prefix.to_owned()),
+        ("a signature of 31 bytes", of(&signature[..31])),
+        ("a signature of 33 bytes", of(&signature[..33])),
+        ("a byte less", of(&signature[..63])),
+        ("a byte more", of(&[&signature[..], &[0]].concat())),
+        ("zeros", of(&[0; 64])),
+        ("another first byte", changed(0)),
+        ("another last byte", changed(63)),
+        ("a wrong prefix", format!("v2,{encoded}")),
+        ("the other scheme's prefix", format!("v1,{encoded}")),
+        ("hex", format!("{prefix}{}", hex::encode(&signature))),
+    ];
+    if !prefix.is_empty() {
+        bad.push(("no prefix", encoded.to_owned()));
+    }
+    bad
+}
+
 /// Right proofs of forges by their own headers, each made with the secret of the fixtures: none opens another's door.
 pub fn of_all_forges(body: &[u8]) -> Vec<(&'static str, String)> {
     let hex = hmac_hex(PLAIN, body);
@@ -57,6 +103,8 @@ pub fn of_all_forges(body: &[u8]) -> Vec<(&'static str, String)> {
         ("x-forgejo-signature", hex.clone()),
         ("x-gogs-signature", hex),
         ("authorization", format!("Basic {}", STANDARD.encode(format!("landfall:{PLAIN}")))),
+        ("x-payload-signature", STANDARD.encode(sign_ed25519(PUBLIC_KEY, &[body, b"0123456789abcdef"]))),
+        ("x-payload-nonce", "0123456789abcdef".to_owned()),
         ("x-landfall-token", PLAIN.to_owned()),
     ];
     proofs.extend(standard.headers.into_iter().map(|(name, value)| match name.as_str() {

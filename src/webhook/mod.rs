@@ -336,6 +336,9 @@ const LONGEST_REASON: usize = 300;
 mod fixtures;
 
 #[cfg(test)]
+mod mutations;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::push::Change;

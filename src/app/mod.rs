@@ -15,7 +15,7 @@ mod head;
 pub mod orders;
 pub mod ready;
 pub mod receive;
-mod refusals;
+pub mod refusals;
 pub mod report;
 mod setup;
 
@@ -132,13 +132,7 @@ impl App {
 
     /// Which pushes are for which site.
     fn rules(&self) -> Vec<SiteRule> {
-        let rule = |(name, site): (&SiteName, &Site)| SiteRule {
-            site: name.clone(),
-            repository: site.repository.clone(),
-            refs: site.refs.clone(),
-            skip_markers: site.skip_markers.clone(),
-        };
-        self.config.sites.iter().map(rule).collect()
+        rules(&self.config)
     }
 
     /// Where a deployment's logs are.
@@ -192,6 +186,17 @@ impl Service {
     fn now(&self) -> DateTime<Utc> {
         (self.engine.clock)()
     }
+}
+
+/// Which pushes are for which site.
+fn rules(config: &Config) -> Vec<SiteRule> {
+    let rule = |(name, site): (&SiteName, &Site)| SiteRule {
+        site: name.clone(),
+        repository: site.repository.clone(),
+        refs: site.refs.clone(),
+        skip_markers: site.skip_markers.clone(),
+    };
+    config.sites.iter().map(rule).collect()
 }
 
 /// A configured site.

@@ -198,7 +198,7 @@ struct Authentic {
     said: Parsed,
 }
 
-type Authenticate = fn(Forge, Request, &[Secret], DateTime<Utc>) -> Result<Verified, Refusal>;
+type Authenticate = fn(Forge, Request, &[Secret], DateTime<Utc>) -> Result<Verified, Refused>;
 
 impl Scheme {
     fn secret(&self) -> Secret {

@@ -6,11 +6,12 @@
 //!   setup      configuration → sites as the engine needs them          receive    a webhook → what becomes of it
 //!   orders     what an operator asks for, and following it             report     what the store and the disks say
 //!   ready      whether a push could be taken and deployed now          head       who may send, before anything is read
-//!   refusals   who may not: counted, and told in moderation
+//!   refusals   who may not: counted, and told in moderation            examine    why a saved request is (not) believed
 //! ```
 //!
 //! Absent: async, HTTP, columns and colours, exit codes and status codes.
 
+pub mod examine;
 mod head;
 pub mod orders;
 pub mod ready;

@@ -3,4 +3,5 @@
 //! Absent: where the values come from, and where the text goes.
 
 pub mod answer;
+pub mod signature;
 pub mod text;

@@ -200,7 +200,7 @@ fn nothing() -> String {
 }
 
 /// How long ago, in the largest unit that says something.
-fn age(time: TimeDelta) -> String {
+pub(super) fn age(time: TimeDelta) -> String {
     let seconds = time.num_seconds().max(0);
     match seconds {
         0..120 => format!("{seconds} s"),

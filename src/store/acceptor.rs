@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Acceptance, Live, Store, StoreError, Submission};
+use super::{Acceptance, Live, Memory, Store, StoreError, Submission};
 
 /// Hands deliveries to the writer. It ends with the last of its clones.
 #[derive(Debug, Clone)]
@@ -54,14 +54,14 @@ impl Store {
 }
 
 async fn write_all(store: std::sync::Weak<super::Inner>, mut jobs: mpsc::Receiver<Job>, live: Arc<Live<'static>>) {
-    let mut batch = Vec::new();
+    let (mut batch, mut memory) = (Vec::new(), Memory::default());
     while jobs.recv_many(&mut batch, LARGEST_BATCH).await > 0 {
         let Some(store) = store.upgrade().map(Store) else { return };
         let (submissions, answers): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|Job { submission, answer }| (submission, answer)).unzip();
         let count = submissions.len();
         // A writer that ends with a panic would leave the door closed for ever.
-        let written = AssertUnwindSafe(write_batch(&store, submissions, &*live)).catch_unwind().await;
+        let written = AssertUnwindSafe(write_batch(&store, submissions, &mut memory, &*live)).catch_unwind().await;
         let accepted = written.unwrap_or_else(|_| {
             log::error!("a bug: storing {count} deliveries panicked");
             (0..count).map(|_| Err(StoreError::Batch("a bug of Landfall".into()))).collect()
@@ -78,9 +78,10 @@ async fn write_all(store: std::sync::Weak<super::Inner>, mut jobs: mpsc::Receive
 async fn write_batch(
     store: &Store,
     submissions: Vec<Submission>,
+    memory: &mut Memory,
     live: &Live<'_>,
 ) -> Vec<Result<Acceptance, StoreError>> {
-    let error = match store.accept_all(&submissions, live).await {
+    let error = match store.accept_all(&submissions, memory, live).await {
         Ok(accepted) => return accepted.into_iter().map(Ok).collect(),
         Err(error) => error,
     };
@@ -92,7 +93,7 @@ async fn write_batch(
     }
     let mut answers = Vec::with_capacity(submissions.len());
     for submission in submissions {
-        let accepted = store.accept_all(std::slice::from_ref(&submission), live).await;
+        let accepted = store.accept_all(std::slice::from_ref(&submission), memory, live).await;
         answers.push(accepted.and_then(|mut accepted| accepted.pop().ok_or(StoreError::Busy)));
     }
     answers

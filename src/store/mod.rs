@@ -34,6 +34,7 @@ use crate::domain::reconcile::Sighting;
 use crate::domain::release_id::ReleaseId;
 
 pub use acceptor::{Acceptor, Ticket};
+use types::Memory;
 pub use types::{
     Acceptance, Claim, Delivery, DeliveryFilter, DeliveryRetention, DeliverySite, Deployment, DeploymentFilter,
     FollowUp, Hold, JournalLine, Live, NewDelivery, NewDeployment, Reconciled, Replay, SiteAcceptance, StoreError,
@@ -143,12 +144,24 @@ impl Store {
     /// Stores a delivery with its verdict and the deployments it leads to, in one transaction. `live` tells what is live on
     /// a site; it is asked within the transaction, where nothing of the site can begin or end.
     pub fn accept(&self, submission: Submission, live: &Live<'_>) -> Result<Acceptance, StoreError> {
-        let accepted = self.block_on(self.accept_all(std::slice::from_ref(&submission), live))?;
+        let accepted =
+            self.block_on(self.accept_all(std::slice::from_ref(&submission), &mut Memory::default(), live))?;
         accepted.into_iter().next().ok_or_else(|| StoreError::Corrupt("a delivery without an answer".into()))
     }
 
-    async fn accept_all(&self, submissions: &[Submission], live: &Live<'_>) -> Result<Vec<Acceptance>, StoreError> {
-        write_async!(self, acceptance::accept(submissions, live))
+    async fn accept_all(
+        &self,
+        submissions: &[Submission],
+        memory: &mut Memory,
+        live: &Live<'_>,
+    ) -> Result<Vec<Acceptance>, StoreError> {
+        // What a transaction has learned counts once it is committed.
+        let mut learned = memory.clone();
+        let accepted: Result<_, StoreError> = write_async!(self, acceptance::accept(submissions, &mut learned, live));
+        if accepted.is_ok() {
+            *memory = learned;
+        }
+        accepted
     }
 
     /// Deliveries, newest first.

@@ -1,5 +1,6 @@
 //! What goes into the store and comes out of it.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -107,6 +108,15 @@ pub struct Submission {
     pub verdict: Verdict,
     /// Since when its sender waits.
     pub arrived: Instant,
+}
+
+/// What a writer need not ask again, since it wrote or read it a moment ago and nobody changes it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Memory {
+    /// The ids of repositories.
+    pub(super) repositories: BTreeMap<RepositoryName, String>,
+    /// Digests of the bodies that were kept last.
+    pub(super) bodies: Vec<String>,
 }
 
 /// Tells which commit is live on a site at this moment.

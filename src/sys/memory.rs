@@ -9,12 +9,19 @@ pub fn give_large_buffers_back() {
     {
         #[expect(unsafe_code, reason = "a setting of the allocator, which has no safe form")]
         // SAFETY: it takes two numbers, and may be called at any time.
-        let taken = unsafe { nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, LARGE_BUFFER) };
-        if taken == 0 {
+        let taken = unsafe {
+            nix::libc::mallopt(nix::libc::M_MMAP_THRESHOLD, LARGE_BUFFER) != 0
+                && nix::libc::mallopt(nix::libc::M_TRIM_THRESHOLD, KEPT_AT_HAND) != 0
+        };
+        if !taken {
             log::debug!("the allocator decides for itself what is a large buffer");
         }
     }
 }
+
+/// What a thread keeps for its next buffers: with less, a writer would give pages back after each batch and ask for them again.
+#[cfg(target_env = "gnu")]
+const KEPT_AT_HAND: i32 = 2 << 20;
 
 /// Buffers of this size cost so much to fill that the system call does not show.
 #[cfg(target_env = "gnu")]

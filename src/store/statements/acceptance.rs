@@ -16,7 +16,7 @@ use crate::domain::name::{NodeName, RepositoryName, SiteName};
 use crate::domain::push::DeliveryKey;
 use crate::domain::revision::Revision;
 use crate::domain::routing::{Route, Wanted};
-use crate::store::{Acceptance, Live, SiteAcceptance, StoreError, Submission, Verdict, VerdictFor};
+use crate::store::{Acceptance, Live, Memory, SiteAcceptance, StoreError, Submission, Verdict, VerdictFor};
 
 use super::queue::{NewRow, insert, next_number, next_numbers, pending, supersede};
 use super::{Connection, body, delivery, site};
@@ -25,20 +25,23 @@ use super::{Connection, body, delivery, site};
 pub(in crate::store) async fn accept(
     connection: &mut Connection,
     submissions: &[Submission],
+    memory: &mut Memory,
     live: &Live<'_>,
 ) -> Result<Vec<Acceptance>, StoreError> {
-    for name in sites_of(submissions) {
-        site::lock(connection, name).await?;
-    }
     let mut known = Known::default();
-    known.learn_repositories(connection, submissions).await?;
+    for name in sites_of(submissions) {
+        let hold = site::lock(connection, name).await?;
+        known.holds.insert(name.clone(), hold);
+    }
+    known.learn_repositories(connection, submissions, memory).await?;
     let first = next_numbers(connection, "delivery", i64::try_from(submissions.len()).unwrap_or(i64::MAX)).await?;
     let mut accepted = Vec::with_capacity(submissions.len());
     for (id, submission) in (first..).zip(submissions) {
         accepted.push(decide(connection, &mut known, id, submission, live).await?);
     }
     delivery::insert(connection, submissions, &accepted).await?;
-    body::keep(connection, submissions).await?;
+    body::keep(connection, submissions, memory).await?;
+    memory.repositories.append(&mut known.repositories);
     Ok(accepted)
 }
 
@@ -148,6 +151,7 @@ async fn queue(
 /// What was read of the store, kept true while this transaction changes it.
 #[derive(Default)]
 struct Known {
+    holds: BTreeMap<SiteName, Option<String>>,
     sites: BTreeMap<(SiteName, NodeName), Site>,
     repositories: BTreeMap<RepositoryName, String>,
 }
@@ -171,7 +175,7 @@ impl Known {
             std::collections::btree_map::Entry::Occupied(entry) => return Ok(entry.into_mut()),
             std::collections::btree_map::Entry::Vacant(entry) => entry,
         };
-        let hold = site::hold(connection, name).await?.map(|hold| hold.reason);
+        let hold = self.holds.get(name).cloned().flatten();
         let pending = pending(connection, name, node).await?;
         // Not before: what ended while this transaction waited for its locks has changed what is live.
         Ok(entry.insert(Site { hold, pending, live: live(name) }))
@@ -182,6 +186,7 @@ impl Known {
         &mut self,
         connection: &mut Connection,
         submissions: &[Submission],
+        memory: &mut Memory,
     ) -> Result<(), StoreError> {
         let named: BTreeMap<&RepositoryName, (&str, DateTime<Utc>)> = submissions
             .iter()
@@ -190,7 +195,10 @@ impl Known {
             .filter_map(|sent| Some((&sent.repository, (sent.repository_id.as_deref()?, sent.received_at))))
             .collect();
         for (name, (first, now)) in named {
-            let id = delivery::repository_id(connection, name, first, now).await?;
+            let id = match memory.repositories.get(name) {
+                Some(id) => id.clone(),
+                None => delivery::repository_id(connection, name, first, now).await?,
+            };
             self.repositories.insert(name.clone(), id);
         }
         Ok(())

@@ -2,14 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use crate::store::{NewDelivery, StoreError, Submission};
+use crate::store::{Memory, NewDelivery, StoreError, Submission};
 
 use super::{Connection, Database, pieces};
 
 /// Keeps the bodies of these deliveries, so that they can be replayed. One that does not get small is not kept.
-pub(in crate::store) async fn keep(connection: &mut Connection, submissions: &[Submission]) -> Result<(), StoreError> {
-    let bodies: BTreeMap<&str, &NewDelivery> =
-        submissions.iter().map(|submission| (submission.delivery.digest.as_str(), &submission.delivery)).collect();
+pub(in crate::store) async fn keep(
+    connection: &mut Connection,
+    submissions: &[Submission],
+    memory: &mut Memory,
+) -> Result<(), StoreError> {
+    let bodies: BTreeMap<&str, &NewDelivery> = submissions
+        .iter()
+        .map(|submission| (submission.delivery.digest.as_str(), &submission.delivery))
+        .filter(|(digest, _)| !memory.bodies.iter().any(|kept| kept == digest))
+        .collect();
     let mut missing = bodies.clone();
     let digests: Vec<&str> = bodies.keys().copied().collect();
     for piece in pieces(&digests) {
@@ -32,6 +39,9 @@ pub(in crate::store) async fn keep(connection: &mut Connection, submissions: &[S
             .execute(&mut *connection)
             .await?;
     }
+    memory.bodies.extend(digests.iter().map(|digest| (*digest).to_owned()));
+    let surplus = memory.bodies.len().saturating_sub(REMEMBERED);
+    memory.bodies.drain(..surplus);
     Ok(())
 }
 
@@ -89,6 +99,9 @@ pub(in crate::store) async fn prune(
 pub(super) fn size(bytes: &[u8]) -> i64 {
     i64::try_from(bytes.len()).unwrap_or(i64::MAX)
 }
+
+/// A forge that sends the same again does so at once.
+const REMEMBERED: usize = 32;
 
 /// JSON gets small at the quickest level already.
 const LEVEL: i32 = 1;

@@ -41,11 +41,17 @@ pub(super) async fn insert(
     submissions: &[Submission],
     accepted: &[Acceptance],
 ) -> Result<(), StoreError> {
-    let mut attempts = Attempts::read(connection, submissions).await?;
+    // A single one need not ask first.
+    let mut attempts = match submissions {
+        [_] => None,
+        _ => Some(Attempts::read(connection, submissions).await?),
+    };
     let rows: Vec<_> = submissions
         .iter()
         .zip(accepted)
-        .map(|(submission, accepted)| (submission, accepted, attempts.next(&submission.delivery)))
+        .map(|(submission, accepted)| {
+            (submission, accepted, attempts.as_mut().map(|attempts| attempts.next(&submission.delivery)))
+        })
         .collect();
     for piece in pieces(&rows) {
         insert_deliveries(connection, piece).await?;
@@ -72,7 +78,7 @@ pub(super) async fn insert(
 
 async fn insert_deliveries(
     connection: &mut Connection,
-    rows: &[(&Submission, &Acceptance, i64)],
+    rows: &[(&Submission, &Acceptance, Option<i64>)],
 ) -> Result<(), StoreError> {
     let mut insert = sqlx::QueryBuilder::<Database>::new(
         "INSERT INTO delivery (id, repository, forge_key, attempt, event, digest, ref_name, before_id, after_id, status, \
@@ -82,11 +88,17 @@ async fn insert_deliveries(
         let sent = &submission.delivery;
         let first = sent.changes.first();
         let waited = i64::try_from(submission.arrived.elapsed().as_micros()).unwrap_or(i64::MAX);
-        row.push_bind(accepted.delivery)
-            .push_bind(sent.repository.as_str())
-            .push_bind(sent.key.as_str())
-            .push_bind(*attempt)
-            .push_bind(storable(&sent.event))
+        row.push_bind(accepted.delivery).push_bind(sent.repository.as_str()).push_bind(sent.key.as_str());
+        match attempt {
+            Some(attempt) => row.push_bind(*attempt),
+            None => row
+                .push("(SELECT COALESCE(MAX(attempt), 0) + 1 FROM delivery WHERE repository = ")
+                .push_bind_unseparated(sent.repository.as_str())
+                .push_unseparated(" AND forge_key = ")
+                .push_bind_unseparated(sent.key.as_str())
+                .push_unseparated(")"),
+        };
+        row.push_bind(storable(&sent.event))
             .push_bind(sent.digest.as_str())
             .push_bind(first.map(|change| change.ref_name.as_str()))
             .push_bind(first.and_then(|change| change.before.as_ref()).map(Revision::as_str))

@@ -13,12 +13,16 @@ use super::row::{read, storable, time};
 use super::{Connection, queue};
 
 /// Locks the site's row until the transaction ends: on PostgreSQL this puts everybody who decides over the site in a row.
-pub(super) async fn lock(connection: &mut Connection, site: &SiteName) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO site (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET touched = site.touched + 1")
-        .bind(site.as_str())
-        .execute(&mut *connection)
-        .await?;
-    Ok(())
+/// Gives back why the site refuses pushes, if it does.
+pub(super) async fn lock(connection: &mut Connection, site: &SiteName) -> Result<Option<String>, StoreError> {
+    let (hold_reason,): (Option<String>,) = sqlx::query_as(
+        "INSERT INTO site (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET touched = site.touched + 1 \
+         RETURNING hold_reason",
+    )
+    .bind(site.as_str())
+    .fetch_one(&mut *connection)
+    .await?;
+    Ok(hold_reason)
 }
 
 pub(in crate::store) async fn hold(connection: &mut Connection, site: &SiteName) -> Result<Option<Hold>, StoreError> {

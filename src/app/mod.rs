@@ -5,11 +5,12 @@
 //! Service    App, secrets, looked-up sites and the engine: receives webhooks, does the work
 //!   setup      configuration → sites as the engine needs them          receive    a webhook → what becomes of it
 //!   orders     what an operator asks for, and following it             report     what the store and the disks say
-//!   ready      whether a push could be taken and deployed now
+//!   ready      whether a push could be taken and deployed now              deliveries  what was sent, and sending it again
 //! ```
 //!
 //! Absent: async, HTTP, columns and colours, exit codes and status codes.
 
+pub mod deliveries;
 pub mod orders;
 pub mod ready;
 pub mod receive;

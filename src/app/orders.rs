@@ -13,7 +13,7 @@ use crate::domain::push::RefName;
 use crate::domain::release_id::ReleaseId;
 use crate::domain::retention;
 use crate::engine::recover::{Scope, recover};
-use crate::engine::threads::Workers;
+use crate::engine::threads::{Crew, Workers};
 use crate::site::current;
 use crate::site::release::{self, Release};
 use crate::store::{Deployment, NewDeployment};
@@ -140,7 +140,9 @@ impl Service {
     /// Does the work itself, for a command line without a server: first what dead processes left, then this deployment.
     /// Returns when the deployment has ended, or somebody else has taken it.
     pub fn work_on(&self, id: DeploymentId, stop: &Stop) -> Result<(), AppError> {
-        let helpers = Workers::start(&self.engine, 0, stop, &self.bell)
+        // What is to be deployed was said, and what is to be kept is for the service to see to.
+        let crew = Crew { workers: 0, retention: None };
+        let helpers = Workers::start(&self.engine, crew, stop, &self.bell)
             .map_err(AppError::io("start the threads of", &self.app.config.state_dir))?;
         let worked = self.work_until_taken(id, stop);
         stop.drain();

@@ -15,6 +15,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::config::Config;
 use crate::domain::admission::{DeliveryStatus, SiteStatus};
+use crate::domain::deployment::{DeploymentId, StateName};
 use crate::domain::forge::Forge;
 use crate::domain::name::RepositoryName;
 use crate::domain::push::{DeliveryKey, Event, Push};
@@ -67,6 +68,25 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// The deployments that it led to, or is a duplicate of.
+    pub fn deployments(&self) -> Vec<DeploymentId> {
+        self.sites.iter().filter_map(|site| Some(site.deployment?.0)).collect()
+    }
+
+    /// Says how far one of its deployments is now.
+    pub fn update(&mut self, id: DeploymentId, now: StateName) {
+        for (found, state) in self.sites.iter_mut().filter_map(|site| site.deployment.as_mut()) {
+            if *found == id {
+                *state = now;
+            }
+        }
+    }
+
+    /// The delivery in a line: its number, what became of it, and every reason.
+    pub fn headline(&self) -> String {
+        format!("delivery {}: {}{}", self.delivery, self.status.as_str(), self.reasons())
+    }
+
     /// Every reason there is, for the operator's log.
     fn reasons(&self) -> String {
         let of_sites = self.sites.iter().filter_map(|site| Some(format!("{}: {}", site.site, site.reason.as_ref()?)));
@@ -154,12 +174,7 @@ impl Note {
 
     pub(super) fn tell(&self, receipt: &Receipt) {
         let Self { repository, event, refs, key } = self;
-        log::info!(
-            "delivery {}: {}{} repository={repository} event={event:?} ref={refs:?} key={key}",
-            receipt.delivery,
-            receipt.status.as_str(),
-            receipt.reasons(),
-        );
+        log::info!("{} repository={repository} event={event:?} ref={refs:?} key={key}", receipt.headline());
     }
 }
 

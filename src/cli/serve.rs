@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::app::{self, App, AppError, Service};
-use crate::engine::threads::Workers;
+use crate::engine::threads::{Crew, Workers};
 use crate::http::{Doors, Server};
 use crate::sys::bell::Bell;
 use crate::sys::fs::LockFile;
@@ -53,7 +53,8 @@ impl House {
             .map_err(|error| CliError::Refused(format!("cannot listen on {address}: {error}")))?;
         let (stop, bell, engine) = (Stop::new(), service.bell.clone(), service.engine.clone());
         let count = service.app.config.workers;
-        let workers = Workers::start(&engine, count, &stop, &bell).map_err(CliError::machine("start the workers"))?;
+        let crew = Crew { workers: count, retention: Some(service.app.config.deliveries) };
+        let workers = Workers::start(&engine, crew, &stop, &bell).map_err(CliError::machine("start the workers"))?;
         let doors = Doors::new(Arc::new(service), workers.pulse(), stop.clone());
         let server = match Server::start(listener, doors) {
             Ok(server) => server,

@@ -1,7 +1,8 @@
 //! The order of effects: what comes after what when a site is deployed, rolled back, undone or recovered.
 //!
 //! ```text
-//! threads  workers, recovery, leases                                  (started and joined by whoever serves)
+//! threads  workers, recovery, leases, forgetting                      (started and joined by whoever serves)
+//! forget   drops what is not to be kept of past deliveries            (in parts, and never a deployment)
 //! worker   claims a deployment, runs its story, records the end      (the lock; the lease; one retry)
 //!   deploy     the straight line from `before.pull` to prune          (may fail at each `?`)
 //!   rollback   the same for an older release
@@ -13,6 +14,7 @@
 //! Absent: any decision that follows from values (`domain`), any system call (`sys`), configuration files and HTTP.
 
 pub mod deploy;
+mod forget;
 pub mod recover;
 pub mod rollback;
 mod run;
@@ -36,7 +38,6 @@ use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 use crate::git::Credentials;
 use crate::site::permissions::Executable;
-use crate::site::release::Release;
 use crate::site::{Ownership, SiteDisk, current};
 use crate::store::StoreError;
 use crate::sys::process::Identity;
@@ -95,10 +96,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// The commit of the site's live release. A disk that cannot be read has nothing live: the deployment will say.
+    /// See [`current::live_commit`].
     pub fn live_commit(&self) -> Option<Revision> {
-        let live = current::live(&self.disk).ok().flatten()?;
-        Some(Release::open(&self.disk, &live).ok().flatten()?.commit().clone())
+        current::live_commit(&self.disk)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The threads: workers, recovery, leases. Whoever starts them joins them.
+//! The threads: workers, recovery, leases, forgetting. Whoever starts them joins them.
 //!
 //! The queue is the store: nothing is kept in memory that a crash could lose. A wake-up is a hint, polling the truth.
 
@@ -6,11 +6,22 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::store::DeliveryRetention;
 use crate::sys::bell::Bell;
 use crate::sys::stop::Stop;
 
+use super::forget::forget_loop;
 use super::recover::{Recovered, Scope, recover};
 use super::worker::{Engine, LEASE};
+
+/// Which threads there are, beside the one that recovers what the dead have left and the one that renews leases.
+#[derive(Debug, Clone, Copy)]
+pub struct Crew {
+    /// How many sites deploy at the same time.
+    pub workers: usize,
+    /// How much of the past deliveries is kept; none: nothing is dropped.
+    pub retention: Option<DeliveryRetention>,
+}
 
 /// The threads that do the work. Whoever starts them joins them.
 #[derive(Debug)]
@@ -23,19 +34,26 @@ pub struct Workers {
 }
 
 impl Workers {
-    /// Starts `count` workers, a thread that recovers what the dead have left, and one that renews leases.
-    pub fn start(engine: &Arc<Engine>, count: usize, stop: &Stop, bell: &Arc<Bell>) -> std::io::Result<Self> {
+    /// Starts the threads of a crew.
+    pub fn start(engine: &Arc<Engine>, crew: Crew, stop: &Stop, bell: &Arc<Bell>) -> std::io::Result<Self> {
+        let Crew { workers, retention } = crew;
         let (alive, leases_stop) = (Arc::new(()), Stop::new());
-        let spawn = |name: String, stop: &Stop, body: fn(&Engine, &Stop, &Bell)| {
+        let spawn = |name: String, stop: &Stop, body: Body| {
             let (engine, stop, bell, pulse) = (engine.clone(), stop.clone(), bell.clone(), alive.clone());
             std::thread::Builder::new().name(name).spawn(move || {
                 body(&engine, &stop, &bell);
                 drop(pulse);
             })
         };
-        let workers = (1..=count).map(|number| spawn(format!("deploy-{number}"), stop, work_loop));
-        let threads = workers.chain([spawn("recover".into(), stop, recover_loop)]).collect::<Result<_, _>>()?;
-        let leases = spawn("leases".into(), &leases_stop, lease_loop)?;
+        let mut threads = vec![spawn("recover".into(), stop, Box::new(recover_loop))?];
+        for number in 1..=workers {
+            threads.push(spawn(format!("deploy-{number}"), stop, Box::new(work_loop))?);
+        }
+        if let Some(retention) = retention {
+            let body = move |engine: &Engine, stop: &Stop, _: &Bell| forget_loop(engine, &retention, stop);
+            threads.push(spawn("forget".into(), stop, Box::new(body))?);
+        }
+        let leases = spawn("leases".into(), &leases_stop, Box::new(lease_loop))?;
         Ok(Self { threads, leases, leases_stop, alive })
     }
 
@@ -51,6 +69,9 @@ impl Workers {
         join(self.leases);
     }
 }
+
+/// What a thread does until the stop says so.
+type Body = Box<dyn FnOnce(&Engine, &Stop, &Bell) + Send>;
 
 fn join(thread: JoinHandle<()>) {
     let name = thread.thread().name().unwrap_or("?").to_owned();

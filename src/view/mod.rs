@@ -3,4 +3,5 @@
 //! Absent: where the values come from, and where the text goes.
 
 pub mod answer;
+pub mod deliveries;
 pub mod text;

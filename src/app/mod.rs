@@ -5,15 +5,18 @@
 //! Service    App, secrets, looked-up sites and the engine: receives webhooks, does the work
 //!   setup      configuration → sites as the engine needs them          receive    a webhook → what becomes of it
 //!   orders     what an operator asks for, and following it             report     what the store and the disks say
-//!   ready      whether a push could be taken and deployed now              deliveries  what was sent, and sending it again
+//!   ready      whether a push could be taken and deployed now          head       who may send, before anything is read
+//!   refusals   who may not: counted, and told in moderation            deliveries what was sent, and sending it again
 //! ```
 //!
 //! Absent: async, HTTP, columns and colours, exit codes and status codes.
 
 pub mod deliveries;
+mod head;
 pub mod orders;
 pub mod ready;
 pub mod receive;
+mod refusals;
 pub mod report;
 mod setup;
 
@@ -38,7 +41,7 @@ use crate::store::{Acceptor, Store, StoreError};
 use crate::sys::bell::Bell;
 use crate::sys::fs::{self, LockFile};
 
-use receive::Refusals;
+use refusals::Refusals;
 
 /// Looks a variable of our environment up: passed in, so that nobody asks the world in the middle.
 pub type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;

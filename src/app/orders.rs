@@ -52,9 +52,11 @@ impl App {
         if let Some(branch) = &configured.branch {
             return Ok(branch.clone());
         }
-        self.store.last_ref(site)?.ok_or_else(|| {
+        self.store.last_ref(site, &self.config.node)?.ok_or_else(|| {
             let refs = &configured.refs;
-            AppError::Refused(format!("site `{site}` deploys {refs}, and none of them yet\nhelp: name one with --ref"))
+            AppError::Refused(format!(
+                "site `{site}` deploys {refs}, and none of them was pushed yet\nhelp: name one with --ref"
+            ))
         })
     }
 
@@ -140,8 +142,8 @@ impl Service {
     /// Does the work itself, for a command line without a server: first what dead processes left, then this deployment.
     /// Returns when the deployment has ended, or somebody else has taken it.
     pub fn work_on(&self, id: DeploymentId, stop: &Stop) -> Result<(), AppError> {
-        // What is to be deployed was said, and what is to be kept is for the service to see to.
-        let crew = Crew { workers: 0, retention: None };
+        // What is to be deployed was said: comparing all sites with their remotes, and forgetting, is for the service.
+        let crew = Crew { workers: 0, reconcile: Duration::ZERO, retention: None };
         let helpers = Workers::start(&self.engine, crew, stop, &self.bell)
             .map_err(AppError::io("start the threads of", &self.app.config.state_dir))?;
         let worked = self.work_until_taken(id, stop);

@@ -6,12 +6,10 @@
 //! receipt   tells the log and the workers what was decided
 //! ```
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use crate::config::Config;
 use crate::domain::admission::{DeliveryStatus, SiteStatus};
@@ -23,15 +21,15 @@ use crate::domain::routing::{Routing, SiteRule, route};
 use crate::store::{
     Acceptance, NewDelivery, Replay, SiteAcceptance, StoreError, Submission, Ticket, Verdict, VerdictFor,
 };
-use crate::webhook::{self, Malformed, Parsed, Record, Refusal, Request};
+use crate::webhook::{self, Malformed, Parsed, Record, Request};
 
 use super::Service;
 
 /// Who sends a webhook, and since when he waits.
 #[derive(Debug, Clone, Copy)]
 pub struct Arrival {
-    /// The client's address, if it is known.
-    pub source: Option<IpAddr>,
+    /// The client's address.
+    pub source: IpAddr,
     /// When its request came.
     pub at: Instant,
 }
@@ -52,6 +50,7 @@ pub struct Note {
     event: String,
     refs: String,
     key: DeliveryKey,
+    source: Option<IpAddr>,
 }
 
 /// What the sender is told about an authentic delivery.
@@ -127,17 +126,18 @@ impl Service {
         request: Request,
         arrival: Arrival,
     ) -> Result<Submitted, ReceiveError> {
+        let source = arrival.source;
         let now = self.now();
         let configured = self.app.config.repositories.get(repository).ok_or(ReceiveError::UnknownRepository)?;
         let secrets = self.webhook_secrets.get(repository).map(Vec::as_slice).unwrap_or_default();
         let verified = webhook::authenticate(configured.forge, request, secrets, now).map_err(|refusal| {
-            self.refusals.log(repository, &refusal, now);
+            self.refusals.log(repository, &refusal, source, now);
             ReceiveError::Refused
         })?;
         let parsed = webhook::parse(&verified).inspect_err(|malformed| {
-            log::warn!("a delivery makes no sense: {malformed} repository={repository}");
+            log::warn!("a delivery makes no sense: {malformed} repository={repository} source={source}");
         })?;
-        let envelope = Envelope { source: arrival.source, received_at: now, replay: None };
+        let envelope = Envelope { source: Some(source), received_at: now, replay: None };
         let submission =
             submission(&self.app.config, &self.rules, repository, parsed, verified.record(secrets), envelope);
         let submission = Submission { arrived: arrival.at, ..submission };
@@ -165,6 +165,7 @@ impl Note {
             event: delivery.event.clone(),
             refs: refs.join(" "),
             key: delivery.key.clone(),
+            source: delivery.source,
         }
     }
 
@@ -173,8 +174,10 @@ impl Note {
     }
 
     pub(super) fn tell(&self, receipt: &Receipt) {
-        let Self { repository, event, refs, key } = self;
-        log::info!("{} repository={repository} event={event:?} ref={refs:?} key={key}", receipt.headline());
+        let Self { repository, event, refs, key, source } = self;
+        let source = source.map_or_else(String::new, |source| format!(" source={source}"));
+        let headline = receipt.headline();
+        log::info!("{headline} repository={repository} event={event:?} ref={refs:?} key={key}{source}");
     }
 }
 
@@ -202,7 +205,7 @@ pub(super) fn submission(
     let is_pinned = config.repositories.get(repository).is_some_and(|repository| repository.forge_id.is_some());
     let (repository_id, changes) = match said {
         Event::Push(Push { repository: _, repository_id, changes }) => (repository_id, changes),
-        Event::Ping | Event::Other(_) => (None, Vec::new()),
+        Event::Ping | Event::Other(_) | Event::Incomplete(_) => (None, Vec::new()),
     };
     // Only a push that the configured name belongs to may teach the store which repository has that name.
     let is_ours = matches!(verdict, Verdict::Sites(_)) && !is_pinned;
@@ -227,6 +230,7 @@ fn judge(config: &Config, rules: &[SiteRule], repository: &RepositoryName, event
     let push = match event {
         Event::Ping => return Verdict::Whole { status: DeliveryStatus::Pong, reason: None },
         Event::Other(name) => return ignored(format!("event `{name}` is no push")),
+        Event::Incomplete(reason) => return ignored(reason.clone()),
         Event::Push(push) => push,
     };
     let Some(configured) = config.repositories.get(repository) else {
@@ -250,85 +254,5 @@ impl From<Acceptance> for Receipt {
     fn from(accepted: Acceptance) -> Self {
         let Acceptance { delivery, status, reason, sites } = accepted;
         Self { delivery, status, reason, sites }
-    }
-}
-
-/// Keeps whoever sends rubbish from filling the log: the first few of each minute are logged, the others counted.
-#[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<BTreeMap<RepositoryName, Window>>);
-
-/// The refusals of a repository in one minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Window {
-    since: DateTime<Utc>,
-    count: u64,
-}
-
-/// What to do with a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Telling {
-    /// Log it, after this many earlier ones that were not logged.
-    Log { unlogged: u64 },
-    /// Only count it.
-    Count,
-}
-
-impl Refusals {
-    fn log(&self, repository: &RepositoryName, refusal: &Refusal, now: DateTime<Utc>) {
-        let telling = {
-            let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let window = windows.entry(repository.clone()).or_insert(Window { since: now, count: 0 });
-            window.take(now)
-        };
-        match telling {
-            Telling::Count => {}
-            Telling::Log { unlogged: 0 } => log::warn!("refused a delivery: {refusal} repository={repository}"),
-            Telling::Log { unlogged } => log::warn!(
-                "refused a delivery, after {unlogged} that were not logged: {refusal} repository={repository}"
-            ),
-        }
-    }
-}
-
-impl Window {
-    fn take(&mut self, now: DateTime<Utc>) -> Telling {
-        let mut unlogged = 0;
-        if now - self.since >= WINDOW || now < self.since {
-            unlogged = self.count.saturating_sub(LOGGED_PER_WINDOW);
-            *self = Self { since: now, count: 0 };
-        }
-        self.count += 1;
-        if self.count <= LOGGED_PER_WINDOW { Telling::Log { unlogged } } else { Telling::Count }
-    }
-}
-
-const WINDOW: TimeDelta = TimeDelta::minutes(1);
-
-/// Enough to see what is wrong with a forge's settings.
-const LOGGED_PER_WINDOW: u64 = 10;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_first_refusals_of_a_minute_are_logged_and_the_others_counted() {
-        let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
-        let mut window = Window { since: start, count: 0 };
-        for _ in 0..LOGGED_PER_WINDOW {
-            assert_eq!(window.take(start), Telling::Log { unlogged: 0 });
-        }
-        for second in 0..7 {
-            assert_eq!(window.take(start + TimeDelta::seconds(second)), Telling::Count);
-        }
-        assert_eq!(window.take(start + WINDOW), Telling::Log { unlogged: 7 });
-        assert_eq!(window.take(start + WINDOW), Telling::Log { unlogged: 0 });
-    }
-
-    #[test]
-    fn a_clock_that_steps_back_does_not_silence_the_log() {
-        let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
-        let mut window = Window { since: start, count: LOGGED_PER_WINDOW };
-        assert_eq!(window.take(start - TimeDelta::hours(1)), Telling::Log { unlogged: 0 });
     }
 }

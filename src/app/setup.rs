@@ -50,6 +50,7 @@ pub(super) fn check(
     };
     problems.extend(check_key_files(config));
     problems.extend(check_real_roots(config));
+    warn_of_hidden_sources(config);
     let mut targets = BTreeMap::new();
     for (name, site) in &config.sites {
         match Lookup::new(config, name, site).target(&secrets) {
@@ -83,6 +84,23 @@ fn check_key_files(config: &Config) -> Vec<Problem> {
         }
     }
     problems
+}
+
+/// Behind a proxy that is not trusted every source is the proxy's, and none of a forge's is allowed.
+fn warn_of_hidden_sources(config: &Config) {
+    let server = &config.server;
+    if !server.listen.ip().to_canonical().is_loopback() || !server.trusted_proxies.is_empty() {
+        return;
+    }
+    for (name, repository) in &config.repositories {
+        if repository.allow_from.is_some() {
+            let address = server.listen.ip();
+            log::warn!(
+                "repository `{name}` has `allow_from`, but the server listens on {address}, where every source is this \
+                 machine; set `server.trusted_proxies` to the reverse proxy's address"
+            );
+        }
+    }
 }
 
 /// Two sites in one directory would flip the same link. Links can hide that from the configuration.
@@ -180,6 +198,7 @@ impl<'a> Lookup<'a> {
             account,
             identity,
             source,
+            refs: site.refs,
             branch: site.branch,
             environment: site.environment,
             keep: site.keep,

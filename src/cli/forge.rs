@@ -9,13 +9,13 @@ use ureq::tls::{RootCerts, TlsConfig, TlsProvider};
 
 use crate::app::{self, AppError};
 use crate::config::{Config, Repository};
-use crate::domain::forge::Forge;
 use crate::domain::name::RepositoryName;
 use crate::domain::push::RefName;
 use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
-use crate::webhook::{Request, TestKind, TestMessage, compose};
+use crate::webhook::{CannotSign, Request, TestKind, TestMessage, compose};
 
+use super::forge_form::Form;
 use super::orders::parse_ref;
 use super::{CliError, Shell, now, tell, variable};
 
@@ -38,33 +38,23 @@ pub(super) fn webhook(shell: &Shell, name: &RepositoryName) -> Result<(), CliErr
     if secrets.len() > 1 {
         tell("the repository has several secrets, since one is being replaced: this is the first");
     }
+    let (url, secret) = (hook_url(&base_url(&config), name), secrets.first().map(shown).unwrap_or_default());
+    let form = Form::of(repository, &url, &secret);
     let report = WebhookReport {
         repository: name.clone(),
         forge: repository.forge.as_str(),
-        url: hook_url(&base_url(&config), name),
+        url,
         content_type: "application/json",
-        secret: secrets.first().map(shown).unwrap_or_default(),
-        events: "push",
+        secret,
+        events: form.events,
         deploy_key: repository.ssh_key.as_deref().and_then(public_key),
     };
-    shell.print(&report, || text_of(&report, repository.forge, repository.ssh_key.as_deref()))
+    shell.print(&report, || text_of(&report, form, repository.ssh_key.as_deref()))
 }
 
-fn text_of(report: &WebhookReport, forge: Forge, ssh_key: Option<&Path>) -> String {
-    let WebhookReport { url, content_type, secret, events, deploy_key, .. } = report;
-    let (place, secret_field) = match forge {
-        Forge::Github => ("Settings > Webhooks > Add webhook", "Secret"),
-        Forge::Gitlab if secret.starts_with("whsec_") => ("Settings > Webhooks > Add new webhook", "Signing token"),
-        Forge::Gitlab => ("Settings > Webhooks > Add new webhook", "Secret token"),
-    };
-    let mut lines = vec![
-        format!("In the repository on {forge}: {place}"),
-        format!("  URL:           {url}"),
-        format!("  Content type:  {content_type}"),
-        format!("  {:<14} {secret}", format!("{secret_field}:")),
-        format!("  Events:        {events}"),
-    ];
-    match (deploy_key, ssh_key) {
+fn text_of(report: &WebhookReport, form: Form, ssh_key: Option<&Path>) -> String {
+    let mut lines = form.lines();
+    match (&report.deploy_key, ssh_key) {
         (Some(key), _) => lines.push(format!("Deploy key (read only):\n  {key}")),
         (None, Some(path)) => lines.push(format!(
             "Deploy key (read only): the public half of `{0}`\n  help: `ssh-keygen -y -f {0}` prints it",
@@ -130,7 +120,7 @@ pub(super) fn send_test(
         None => TestKind::Ping,
     };
     let url = hook_url(url.unwrap_or(&local_url(&config)), name);
-    let answer = send(&url, test_request(repository, secret, kind))?;
+    let answer = send(&url, test_request(repository, secret, kind)?)?;
     shell.print(&answer, || format!("{} {}\n", answer.status, answer.body))?;
     if (200..300).contains(&answer.status) {
         return Ok(());
@@ -138,7 +128,7 @@ pub(super) fn send_test(
     Err(CliError::Refused(format!("`{url}` answered {}", answer.status)))
 }
 
-fn test_request(repository: &Repository, secret: &Secret, kind: TestKind<'_>) -> Request {
+fn test_request(repository: &Repository, secret: &Secret, kind: TestKind<'_>) -> Result<Request, CannotSign> {
     let time = now();
     let key = format!("landfall-test-{}", time.timestamp_micros());
     let message = TestMessage { key: &key, repository: repository.identity.as_str(), kind };

@@ -4,7 +4,8 @@
 //! serve    the service: doors, workers, signals          show     status releases deployments log
 //! check    the configuration, also against the remotes    orders   deploy rollback, and following them
 //! forge    webhook send-test                              demo     the whole story on a temporary site
-//! deliveries  what was sent, and sending it again
+//! forge_form   what `webhook` tells to paste, forge by forge
+//! deliveries   what was sent, and sending it again
 //! ```
 //!
 //! Data goes to stdout, talk to stderr. Absent: what a command does beyond asking and printing (`app`).
@@ -13,6 +14,7 @@ mod check;
 mod deliveries;
 mod demo;
 mod forge;
+mod forge_form;
 mod orders;
 mod serve;
 mod show;
@@ -34,6 +36,7 @@ use crate::domain::release_id::ReleaseId;
 use crate::git;
 use crate::sys::signals::Signals;
 use crate::sys::{fs, host, user};
+use crate::webhook::CannotSign;
 
 /// git push, and the new version is live, atomically, or nothing has changed at all.
 #[derive(Debug, Parser)]
@@ -202,6 +205,9 @@ enum CliError {
     /// The server answered no.
     #[error("{0}")]
     Refused(String),
+    /// Only somebody else can sign.
+    #[error(transparent)]
+    CannotSign(#[from] CannotSign),
     /// A part of the demo did not come true.
     #[error("{0}")]
     Untrue(String),
@@ -249,7 +255,7 @@ fn exit_code(error: &CliError) -> u8 {
         CliError::Untrue(_) => 1,
         CliError::Usage(_) | CliError::Config(_) | CliError::App(AppError::Config(_)) => 2,
         CliError::App(AppError::NotFound(_)) => 3,
-        CliError::App(AppError::Refused(_)) | CliError::Refused(_) => 4,
+        CliError::App(AppError::Refused(_)) | CliError::Refused(_) | CliError::CannotSign(_) => 4,
         CliError::App(AppError::Store(_) | AppError::Site(_) | AppError::Git(_) | AppError::Io { .. })
         | CliError::Unreachable(_)
         | CliError::Machine { .. }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use sd_notify::NotifyState;
 
 use crate::app::{self, App, AppError, Service};
+use crate::config::Config;
 use crate::engine::threads::{Crew, Workers};
 use crate::http::{Doors, Server};
 use crate::sys::bell::Bell;
@@ -37,6 +38,7 @@ pub(super) fn serve(shell: &Shell) -> Result<(), CliError> {
 
 /// The service at work: its doors, its workers and its place.
 pub(super) struct House {
+    service: Arc<Service>,
     server: Server,
     workers: Workers,
     stop: Stop,
@@ -52,10 +54,11 @@ impl House {
         let listener = TcpListener::bind(address)
             .map_err(|error| CliError::Refused(format!("cannot listen on {address}: {error}")))?;
         let (stop, bell, engine) = (Stop::new(), service.bell.clone(), service.engine.clone());
-        let count = service.app.config.workers;
-        let crew = Crew { workers: count, retention: Some(service.app.config.deliveries) };
+        let Config { workers: count, reconcile, deliveries, .. } = service.app.config;
+        let crew = Crew { workers: count, reconcile, retention: Some(deliveries) };
         let workers = Workers::start(&engine, crew, &stop, &bell).map_err(CliError::machine("start the workers"))?;
-        let doors = Doors::new(Arc::new(service), workers.pulse(), stop.clone());
+        let service = Arc::new(service);
+        let doors = Doors::new(service.clone(), workers.pulse(), stop.clone());
         let server = match Server::start(listener, doors) {
             Ok(server) => server,
             Err(error) => {
@@ -66,7 +69,7 @@ impl House {
             }
         };
         log::info!("listens on http://{} workers={count} node={}", server.address(), engine.node);
-        Ok(Self { server, workers, stop, bell, _place: place })
+        Ok(Self { service, server, workers, stop, bell, _place: place })
     }
 
     /// Where it answers.
@@ -82,6 +85,7 @@ impl House {
             if let Some(signal) = wait_for_signal(signals, interval)? {
                 return Ok(signal);
             }
+            self.service.tell_past_refusals();
             if !self.server.is_running() {
                 return Err(CliError::Unreachable("the HTTP server has ended".into()));
             }
@@ -94,7 +98,7 @@ impl House {
     /// Begins nothing new, waits for what runs, ends it after a grace time or at the next signal, and stops the doors last:
     /// until then they answer 503, so that the forge sends again.
     pub(super) fn close(self, signals: &Signals) -> Result<(), CliError> {
-        let Self { server, workers, stop, bell, _place } = self;
+        let Self { service, server, workers, stop, bell, _place } = self;
         stop.drain();
         bell.ring();
         let ended = std::thread::Builder::new().name("end".into()).spawn(move || workers.join());
@@ -111,6 +115,7 @@ impl House {
             log::error!("the thread that waited for the workers panicked");
         }
         server.stop().map_err(CliError::machine("stop the HTTP server"))?;
+        service.tell_all_refusals();
         log::info!("stopped");
         Ok(())
     }

@@ -4,11 +4,13 @@
 //! mod      the values, and Config::load       parse    which keys there are and what they mean
 //! secrets  the values that lie elsewhere      reader   typed reading of TOML, with file, line, column and key
 //! units    durations and sizes                           refs     which refs a site deploys
+//! networks lists of addresses and networks
 //! ```
 //!
 //! [`Config::parse`] is pure: a text in, values or all of its mistakes out. Absent: whether users, groups and directories
 //! exist (`app`), since that is a question to the machine.
 
+mod networks;
 mod parse;
 mod reader;
 mod refs;
@@ -25,6 +27,7 @@ use crate::domain::forge::Forge;
 use crate::domain::hook_name::HookName;
 use crate::domain::identity::Identity;
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
+use crate::domain::network::Network;
 use crate::domain::push::RefName;
 use crate::domain::ref_rule::RefRule;
 use crate::domain::release_id::ReleaseStyle;
@@ -45,6 +48,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// How many sites deploy at the same time; default 2.
     pub workers: usize,
+    /// How often the sites are compared with their remotes; default 5 minutes, zero is never.
+    pub reconcile: Duration,
     /// The HTTP server.
     pub server: Server,
     /// The store, as a URL; default `landfall.db` in the state directory.
@@ -69,6 +74,8 @@ pub struct Server {
     pub public_url: Option<String>,
     /// The longest body of a webhook in bytes; default 25 MiB, GitHub's own limit.
     pub body_limit: usize,
+    /// The reverse proxies whose `X-Forwarded-For` is believed; default none.
+    pub trusted_proxies: Vec<Network>,
 }
 
 /// A remote with its webhook secret and credentials.
@@ -84,6 +91,8 @@ pub struct Repository {
     pub forge: Forge,
     /// What signs its webhooks; several while rotating.
     pub secrets: Vec<SecretSource>,
+    /// Where its webhooks may come from; default from anywhere.
+    pub allow_from: Option<Vec<Network>>,
     /// The private key for ssh.
     pub ssh_key: Option<PathBuf>,
     /// The host keys that are trusted.

@@ -17,7 +17,7 @@ use crate::site::permissions::Executable;
 use crate::store::DeliveryRetention;
 
 use super::reader::{Field, Reader, Table};
-use super::{Config, Problem, Repository, SecretSource, Server, Site, quoted, refs, units};
+use super::{Config, Problem, Repository, SecretSource, Server, Site, networks, quoted, refs, units};
 
 /// Reads a configuration; gives back every mistake, in the order of the file.
 pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, Vec<Problem>> {
@@ -25,7 +25,7 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
     let state_dir = root.take("state_dir").and_then(|field| reader.path(&field));
     let state_dir = state_dir.unwrap_or_else(|| PathBuf::from(STATE_DIR));
     let workers = root.take("workers").and_then(|field| reader.number(&field, 1, MOST_WORKERS));
-    read_reconcile(&mut reader, &mut root);
+    let reconcile = read_reconcile(&mut reader, &mut root);
     let server = read_server(&mut reader, &mut root);
     let store_url = read_store(&mut reader, &mut root);
     let deliveries = read_deliveries(&mut reader, &mut root);
@@ -45,6 +45,7 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
         file: file.to_owned(),
         state_dir,
         workers: workers.unwrap_or(WORKERS),
+        reconcile: reconcile.unwrap_or(RECONCILE),
         server,
         store_url,
         deliveries,
@@ -58,19 +59,19 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
 /// Names with what is configured for them; none where that has a mistake.
 type Named<K, V> = BTreeMap<K, Option<V>>;
 
-fn read_reconcile(reader: &mut Reader<'_>, root: &mut Table<'_>) {
-    let Some(field) = root.take("reconcile") else { return };
-    reader.parsed(&field, "\"0s\"", |text| match units::duration(text) {
-        Some(Duration::ZERO) => Ok(()),
-        Some(_) => Err("comparing refs at intervals is not supported by this version yet".into()),
-        None => Err(String::new()),
-    });
+fn read_reconcile(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Duration> {
+    let field = root.take("reconcile")?;
+    reader.parsed(&field, "a time from \"1s\" to \"24h\", such as \"5m\", or \"0s\" for never", |text| {
+        let is_allowed = |time: &Duration| time.is_zero() || (SHORTEST_RECONCILE..=LONGEST_RECONCILE).contains(time);
+        units::duration(text).filter(is_allowed).ok_or_else(String::new)
+    })
 }
 
 fn read_server(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Server> {
     let default_listen = SocketAddr::from(([127, 0, 0, 1], 9000));
     let Some(field) = root.take("server") else {
-        return Some(Server { listen: default_listen, public_url: None, body_limit: BODY_LIMIT });
+        let trusted_proxies = Vec::new();
+        return Some(Server { listen: default_listen, public_url: None, body_limit: BODY_LIMIT, trusted_proxies });
     };
     let mut table = reader.table(field)?;
     let listen = table.take("listen").and_then(|field| {
@@ -86,9 +87,14 @@ fn read_server(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<Server> 
             size.ok_or_else(String::new)
         })
     });
-    reader.refuse_later(&mut table, &["trusted_proxies"]);
+    let trusted_proxies = table.take("trusted_proxies").map(|field| networks::read(reader, field)).unwrap_or_default();
     reader.finish(table);
-    Some(Server { listen: listen.unwrap_or(default_listen), public_url, body_limit: body_limit.unwrap_or(BODY_LIMIT) })
+    Some(Server {
+        listen: listen.unwrap_or(default_listen),
+        public_url,
+        body_limit: body_limit.unwrap_or(BODY_LIMIT),
+        trusted_proxies,
+    })
 }
 
 fn parse_public_url(text: &str) -> Result<String, String> {
@@ -198,12 +204,6 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
     let url = reader.required(table, "url", URL);
     let url = url
         .and_then(|field| reader.parsed(&field, URL, |text| RemoteUrl::parse(text).map_err(|error| error.to_string())));
-    let identity = table.take("repository").and_then(|field| {
-        reader.parsed(&field, "its name on the forge, such as \"acme/blog\"", |text| {
-            let plain = !text.is_empty() && text.chars().all(|letter| !letter.is_whitespace() && !letter.is_control());
-            if plain { Ok(text.to_owned()) } else { Err(String::new()) }
-        })
-    });
     let forge_id = table.take("repository_id").and_then(|field| {
         reader.parsed(&field, "the forge's own id of the repository, as text", |text| {
             let plain = !text.is_empty() && text.len() <= LONGEST_ID && text.chars().all(|letter| !letter.is_control());
@@ -211,8 +211,12 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
         })
     });
     let forge = read_forge(reader, table, url.as_ref());
-    let secret = reader.required(table, "secret", SECRET);
+    let identity = read_identity(reader, table, forge);
+    // SourceHut signs with a key that everybody knows.
+    let may_lack_secret = forge == Some(Forge::Sourcehut);
+    let secret = if may_lack_secret { table.take("secret") } else { reader.required(table, "secret", SECRET) };
     let secrets = secret.map(|field| read_secret_list(reader, field)).unwrap_or_default();
+    let allow_from = table.take("allow_from").map(|field| networks::read_some(reader, field));
     let is_ssh = url.as_ref().is_none_or(|url| url.scheme() == Scheme::Ssh);
     let mut for_ssh = |key| {
         let field = table.take(key)?;
@@ -235,14 +239,25 @@ fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Rep
         reader.report(table.place(), key, "is missing; allowed: the absolute path of a private key".into());
     }
     let forge = forge?;
-    let identity = Identity::new(forge, &identity.unwrap_or_else(|| url.identity()));
-    Some(Repository { identity, forge_id, forge, secrets, ssh_key, known_hosts, token, url })
+    let identity = identity.map_or_else(|| Identity::of_url(forge, &url), |text| Identity::new(forge, &text));
+    Some(Repository { identity, forge_id, forge, secrets, allow_from, ssh_key, known_hosts, token, url })
 }
 
 /// Over https, or within this machine.
 fn may_carry_token(url: &RemoteUrl) -> bool {
     let is_here = matches!(url.host(), Some("127.0.0.1" | "::1" | "localhost"));
     url.scheme() == Scheme::Https || (url.scheme() == Scheme::Http && is_here)
+}
+
+fn read_identity(reader: &mut Reader<'_>, table: &mut Table<'_>, forge: Option<Forge>) -> Option<String> {
+    let field = table.take("repository")?;
+    reader.parsed(&field, "its name on the forge, such as \"acme/blog\"", |text| {
+        // Projects and repositories of Azure may have blanks in their names, but not around them.
+        let blank = |letter: char| letter.is_whitespace() && (letter != ' ' || forge != Some(Forge::Azure));
+        let strange = |letter: char| blank(letter) || letter.is_control();
+        let plain = !text.is_empty() && text.trim() == text && !text.chars().any(strange);
+        if plain { Ok(text.to_owned()) } else { Err(String::new()) }
+    })
 }
 
 fn read_forge(reader: &mut Reader<'_>, table: &mut Table<'_>, url: Option<&RemoteUrl>) -> Option<Forge> {
@@ -255,11 +270,7 @@ fn read_forge(reader: &mut Reader<'_>, table: &mut Table<'_>, url: Option<&Remot
         }
         return known;
     };
-    reader.parsed(&field, &allowed, |text| match Forge::parse(text) {
-        Some(forge) => Ok(forge),
-        None if LATER_FORGES.contains(&text) => Err("is not supported by this version yet".into()),
-        None => Err(String::new()),
-    })
+    reader.parsed(&field, &allowed, |text| Forge::parse(text).ok_or_else(String::new))
 }
 
 fn read_secret_list(reader: &mut Reader<'_>, field: Field<'_>) -> Vec<SecretSource> {
@@ -511,6 +522,9 @@ const MOST_WORKERS: usize = 64;
 
 /// Numbers and UUIDs.
 const LONGEST_ID: usize = 100;
+const RECONCILE: Duration = Duration::from_secs(300);
+const SHORTEST_RECONCILE: Duration = Duration::from_secs(1);
+const LONGEST_RECONCILE: Duration = Duration::from_secs(24 * 3600);
 
 const KEEP: usize = 5;
 const MOST_KEPT: usize = 1000;
@@ -535,7 +549,3 @@ const PATH: &str = "an absolute path without `..`, below `/`";
 const BELOW: &str = "a relative path without `.` or `..`";
 const URL: &str = "\"https://…\", \"ssh://…\", \"git@host:path\", \"http://…\", \"git://…\" or \"file:///…\"";
 const SECRET: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { credential = \"name\" }, or a list of these";
-
-/// Words of the contract whose forges come later.
-const LATER_FORGES: [&str; 8] =
-    ["gitea", "forgejo", "gogs", "bitbucket", "bitbucket-dc", "azure", "sourcehut", "standard"];

@@ -8,8 +8,10 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::domain::forge::Forge;
 use crate::domain::name::{RepositoryName, SiteName};
 use crate::domain::secret::Secret;
+use crate::webhook;
 
 use super::{Config, Problem};
 
@@ -43,7 +45,12 @@ impl Secrets {
         let mut secrets = Self::default();
         for (name, repository) in &config.repositories {
             let key = format!("repositories.{}.secret", quoted(name.as_str()));
-            let webhook = repository.secrets.iter().filter_map(|source| reader.webhook(&key, source)).collect();
+            let forge = repository.forge;
+            let webhook = repository.secrets.iter().filter_map(|source| reader.webhook(&key, forge, source));
+            let mut webhook: Vec<Secret> = webhook.collect();
+            if repository.secrets.is_empty() {
+                webhook.extend(webhook::default_secret(forge));
+            }
             secrets.webhook.insert(name.clone(), webhook);
             let key = format!("repositories.{}.token", quoted(name.as_str()));
             let token = repository.token.as_ref().and_then(|source| reader.value(&key, source));
@@ -72,9 +79,9 @@ impl SecretReader<'_> {
         self.problems.push(self.config.problem(key, message));
     }
 
-    fn webhook(&mut self, key: &str, source: &SecretSource) -> Option<Secret> {
+    fn webhook(&mut self, key: &str, forge: Forge, source: &SecretSource) -> Option<Secret> {
         let secret = self.value(key, source)?;
-        match secret.check_strength() {
+        match webhook::check_secret(forge, &secret) {
             Ok(()) => Some(secret),
             Err(error) => {
                 self.fail(key, format!("{} {error}", describe(source)));
@@ -116,7 +123,16 @@ impl SecretReader<'_> {
 
     /// With one secret for two repositories, whoever may push to one could forge a push to the other.
     fn refuse_shared(&mut self, webhook: &BTreeMap<RepositoryName, Vec<Secret>>) {
-        let all = || webhook.iter().flat_map(|(name, secrets)| secrets.iter().map(move |secret| (name, secret)));
+        let config = self.config;
+        // What everybody may know may be shared too.
+        let is_secret = |name: &RepositoryName, secret: &Secret| {
+            let forge = config.repositories.get(name).map(|repository| repository.forge);
+            !forge.is_some_and(|forge| webhook::is_public(forge, secret))
+        };
+        let all = || {
+            let secrets = webhook.iter().flat_map(|(name, secrets)| secrets.iter().map(move |secret| (name, secret)));
+            secrets.filter(|(name, secret)| is_secret(name, secret))
+        };
         for (index, (name, secret)) in all().enumerate() {
             let earlier =
                 all().take(index).find(|(other, earlier)| *other != name && earlier.expose() == secret.expose());

@@ -72,6 +72,8 @@ words! {
         Manual = "manual",
         /// A deployment that was interrupted is tried once more.
         Retry = "retry",
+        /// The remote shows a tip that is not live, and no push told of it.
+        Reconcile = "reconcile",
     }
 }
 

@@ -106,6 +106,8 @@ pub enum Event {
     Push(Push),
     /// Something else; the word is the forge's.
     Other(String),
+    /// A ref may have moved, but the forge does not say enough about it; the text says what is missing, and what helps.
+    Incomplete(String),
 }
 
 /// The forge's own id of a delivery, as it sent it; a redelivery repeats it on most forges.

@@ -139,9 +139,9 @@ impl RemoteUrl {
         Forge::of_host(self.host()?)
     }
 
-    /// The repository's name as forges write it: the path without `.git` (`acme/blog`, `group/sub/project`);
+    /// The path without slashes at its ends and without `.git`, its `%20` decoded (`acme/blog`, `group/sub/project`);
     /// of a directory its last two parts.
-    pub fn identity(&self) -> String {
+    pub fn name(&self) -> String {
         let path = self.path.trim_matches('/');
         let path = path.strip_suffix(".git").unwrap_or(path);
         match self.scheme {
@@ -149,9 +149,22 @@ impl RemoteUrl {
                 let parts: Vec<&str> = path.rsplit('/').take(2).collect();
                 parts.into_iter().rev().collect::<Vec<_>>().join("/")
             }
-            Scheme::Https | Scheme::Ssh | Scheme::Http | Scheme::Git => path.to_owned(),
+            Scheme::Https | Scheme::Ssh | Scheme::Http | Scheme::Git => decoded(path),
         }
     }
+}
+
+/// Decodes `%20` and the like. A path that is not encoded after all is taken as it is.
+fn decoded(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|digits| digits.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        let Some(byte) = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()) else { return path.to_owned() };
+        bytes.push(byte);
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).unwrap_or_else(|_| path.to_owned())
 }
 
 impl fmt::Display for RemoteUrl {
@@ -178,7 +191,7 @@ mod tests {
         ];
         for (text, scheme, host, identity) in table {
             let url = RemoteUrl::parse(text).expect(text);
-            assert_eq!((url.scheme(), url.host(), url.identity().as_str()), (scheme, host, identity), "{text}");
+            assert_eq!((url.scheme(), url.host(), url.name().as_str()), (scheme, host, identity), "{text}");
         }
         assert_eq!(RemoteUrl::parse("git@github.com:a/b").ok().and_then(|url| url.forge()), Some(Forge::Github));
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::domain::deployment::{Entry, Failure, Step, Undo};
+use crate::domain::deployment::{Entry, Failure, Step, Trigger, Undo};
 use crate::domain::hook_name::HookName;
 use crate::domain::push::RefName;
 use crate::domain::retention::prunable;
@@ -124,7 +124,8 @@ fn fetch(run: &Run<'_>) -> Result<(Mirror, Revision), Failure> {
         let lagging = why_lagging(run, ref_name, tip.as_ref());
         match (tip, lagging) {
             (Some(revision), None) => {
-                run.say("fetch", &format!("{ref_name} of {} is {revision}", source.url));
+                let why = if run.deployment.trigger == Trigger::Reconcile { ", found without a push" } else { "" };
+                run.say("fetch", &format!("{ref_name} of {} is {revision}{why}", source.url));
                 return Ok((mirror, revision));
             }
             (Some(_) | None, reason) => match delays.next() {

@@ -34,3 +34,64 @@ fn forget(engine: &Engine, retention: &DeliveryRetention, stop: &Stop) -> Result
 
 /// A day more or less does not matter, a disk that fills does.
 const INTERVAL: Duration = Duration::from_secs(600);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Instant;
+
+    use chrono::DateTime;
+
+    use super::*;
+    use crate::domain::admission::DeliveryStatus;
+    use crate::domain::name::{NodeName, RepositoryName};
+    use crate::domain::push::DeliveryKey;
+    use crate::store::{DeliveryFilter, NewDelivery, Store, Submission, Verdict};
+
+    const NOW: fn() -> DateTime<chrono::Utc> = || DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+
+    fn engine(directory: &tempfile::TempDir) -> Engine {
+        Engine {
+            store: Store::open(&format!("sqlite:{}", directory.path().join("landfall.db").display())).expect("a store"),
+            targets: BTreeMap::new(),
+            node: NodeName::parse("web1").expect("a name"),
+            owner: "web1:1".into(),
+            clock: NOW,
+        }
+    }
+
+    fn accept(engine: &Engine, key: i64) {
+        let delivery = NewDelivery {
+            repository: RepositoryName::parse("blog").expect("a name"),
+            repository_id: None,
+            key: DeliveryKey::parse(&key.to_string()).expect("an id"),
+            event: "ping".into(),
+            digest: "0".repeat(64),
+            changes: Vec::new(),
+            headers: Vec::new(),
+            body: Vec::new(),
+            source: None,
+            replay: None,
+            received_at: NOW(),
+        };
+        let verdict = Verdict::Whole { status: DeliveryStatus::Pong, reason: None };
+        let submission = Submission { delivery, verdict, arrived: Instant::now() };
+        engine.store.accept(submission, &|_| None).expect("an answer");
+    }
+
+    #[test]
+    fn part_after_part_is_dropped_until_the_stop_says_so() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let engine = engine(&directory);
+        // The store drops 500 at once.
+        (0..503).for_each(|key| accept(&engine, key));
+        let retention = DeliveryRetention { keep: Duration::from_secs(3600), keep_count: 1, keep_bodies: 1 << 20 };
+        let (stop, drained) = (Stop::new(), Stop::new());
+        drained.drain();
+        assert_eq!(forget(&engine, &retention, &drained).expect("an answer"), 0);
+        assert_eq!(forget(&engine, &retention, &stop).expect("an answer"), 502);
+        let left = engine.store.deliveries(&DeliveryFilter { limit: 9, ..DeliveryFilter::default() });
+        assert_eq!(left.expect("an answer").iter().map(|kept| kept.id).collect::<Vec<_>>(), [503]);
+        assert_eq!(forget(&engine, &retention, &stop).expect("an answer"), 0);
+    }
+}

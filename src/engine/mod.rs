@@ -1,7 +1,8 @@
 //! The order of effects: what comes after what when a site is deployed, rolled back, undone or recovered.
 //!
 //! ```text
-//! threads  workers, recovery, leases, forgetting                      (started and joined by whoever serves)
+//! threads  workers, recovery, leases, reconcile, forget               (started and joined by whoever serves)
+//! reconcile  compares sites with their remotes, queues what was lost  (never waits for a remote that is silent)
 //! forget   drops what is not to be kept of past deliveries            (in parts, and never a deployment)
 //! worker   claims a deployment, runs its story, records the end      (the lock; the lease; one retry)
 //!   deploy     the straight line from `before.pull` to prune          (may fail at each `?`)
@@ -15,6 +16,7 @@
 
 pub mod deploy;
 mod forget;
+mod reconcile;
 pub mod recover;
 pub mod rollback;
 mod run;
@@ -32,6 +34,7 @@ use crate::domain::deployment::Entry;
 use crate::domain::hook_name::HookName;
 use crate::domain::name::{RepositoryName, SiteName};
 use crate::domain::push::RefName;
+use crate::domain::ref_rule::RefRule;
 use crate::domain::release_id::ReleaseStyle;
 use crate::domain::remote_url::RemoteUrl;
 use crate::domain::revision::Revision;
@@ -65,6 +68,8 @@ pub struct Target {
     pub home: PathBuf,
     /// Where it comes from.
     pub source: Source,
+    /// The refs whose pushes it deploys.
+    pub refs: RefRule,
     /// What is deployed when a deployment names no ref.
     pub branch: Option<RefName>,
     /// The name of its environment.

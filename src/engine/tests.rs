@@ -59,6 +59,7 @@ impl House {
                 credentials: Credentials::default(),
                 mirror: path.join("state/repositories/blog.git"),
             },
+            refs: RefRule::Branch(RefName::of_branch("main").expect("a branch")),
             branch: Some(RefName::of_branch("main").expect("a branch")),
             environment: "blog".into(),
             keep: 5,

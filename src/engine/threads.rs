@@ -1,4 +1,4 @@
-//! The threads: workers, recovery, leases, forgetting. Whoever starts them joins them.
+//! The threads: workers, recovery, leases, reconcile, forget. Whoever starts them joins them.
 //!
 //! The queue is the store: nothing is kept in memory that a crash could lose. A wake-up is a hint, polling the truth.
 
@@ -11,6 +11,7 @@ use crate::sys::bell::Bell;
 use crate::sys::stop::Stop;
 
 use super::forget::forget_loop;
+use super::reconcile::reconcile_loop;
 use super::recover::{Recovered, Scope, recover};
 use super::worker::{Engine, LEASE};
 
@@ -19,6 +20,8 @@ use super::worker::{Engine, LEASE};
 pub struct Crew {
     /// How many sites deploy at the same time.
     pub workers: usize,
+    /// How often the sites are compared with their remotes; zero: never.
+    pub reconcile: Duration,
     /// How much of the past deliveries is kept; none: nothing is dropped.
     pub retention: Option<DeliveryRetention>,
 }
@@ -36,7 +39,7 @@ pub struct Workers {
 impl Workers {
     /// Starts the threads of a crew.
     pub fn start(engine: &Arc<Engine>, crew: Crew, stop: &Stop, bell: &Arc<Bell>) -> std::io::Result<Self> {
-        let Crew { workers, retention } = crew;
+        let Crew { workers, reconcile, retention } = crew;
         let (alive, leases_stop) = (Arc::new(()), Stop::new());
         let spawn = |name: String, stop: &Stop, body: Body| {
             let (engine, stop, bell, pulse) = (engine.clone(), stop.clone(), bell.clone(), alive.clone());
@@ -48,6 +51,10 @@ impl Workers {
         let mut threads = vec![spawn("recover".into(), stop, Box::new(recover_loop))?];
         for number in 1..=workers {
             threads.push(spawn(format!("deploy-{number}"), stop, Box::new(work_loop))?);
+        }
+        if !reconcile.is_zero() {
+            let body = move |engine: &Engine, stop: &Stop, bell: &Bell| reconcile_loop(engine, reconcile, stop, bell);
+            threads.push(spawn("reconcile".into(), stop, Box::new(body))?);
         }
         if let Some(retention) = retention {
             let body = move |engine: &Engine, stop: &Stop, _: &Bell| forget_loop(engine, &retention, stop);

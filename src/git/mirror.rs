@@ -244,6 +244,20 @@ mod tests {
     }
 
     #[test]
+    fn one_question_gives_the_tips_of_all_refs_that_are_there() {
+        let origin = Origin::new();
+        let first = origin.commit(&[("a", "1")]);
+        origin.git(&["tag", "-a", "-m", "a tag", "v1"]);
+        let second = origin.commit(&[("a", "2")]);
+        let name = |text| RefName::parse(text).expect("a ref");
+        let names = ["refs/heads/main", "refs/heads/gone", "refs/tags/v1", "refs/heads/v1"].map(name);
+        let (url, credentials) = (origin.url(), Credentials::default());
+        let tips = super::super::tips(&Remote { url: &url, credentials: &credentials }, &names).expect("an answer");
+        let expected = [("refs/heads/main", second), ("refs/tags/v1", first)];
+        assert_eq!(tips, expected.map(|(text, tip)| (name(text), tip)).into());
+    }
+
+    #[test]
     fn a_repository_that_is_gone_is_said_so() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut mirror = Mirror::open_or_create(&mirror_path(&directory), &|| false).expect("a mirror");

@@ -18,7 +18,7 @@ use crate::domain::secret::Secret;
 
 pub use checkout::{Owner, Written, checkout};
 pub use mirror::Mirror;
-pub use remote::tip;
+pub use remote::{tip, tips};
 
 /// What opens a repository.
 #[derive(Debug, Clone, Default)]

@@ -1,6 +1,7 @@
 //! Talking to the server: who we are, whether it is who it says, and what it has.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use git2::{CertificateCheckStatus, Cred, CredentialType, Direction, ErrorClass, ErrorCode, RemoteCallbacks};
@@ -14,13 +15,19 @@ use super::{GitError, Remote, is_damage};
 
 /// Asks the server for the tip of a ref, as `git ls-remote` does; none if the ref does not exist. A tag gives its commit.
 pub fn tip(remote: &Remote<'_>, ref_name: &RefName) -> Result<Option<Revision>, GitError> {
+    Ok(tips(remote, std::slice::from_ref(ref_name))?.remove(ref_name))
+}
+
+/// Asks the server once for the tips of these refs; those that do not exist are absent. It cannot be interrupted: a server
+/// that is silent keeps its caller until libgit2's time limits.
+pub fn tips(remote: &Remote<'_>, ref_names: &[RefName]) -> Result<BTreeMap<RefName, Revision>, GitError> {
     let session = Session::default();
     let mut detached = git2::Remote::create_detached(remote.url.as_str()).map_err(GitError::git("ask the remote"))?;
     let connection = detached
         .connect_auth(Direction::Fetch, Some(session.callbacks(remote, &|| false)), None)
         .map_err(|error| session.explain("ask", remote, error))?;
     let heads = connection.list().map_err(|error| session.explain("ask", remote, error))?;
-    Ok(find(heads, ref_name).map(|found| found.commit))
+    Ok(ref_names.iter().filter_map(|name| Some((name.clone(), find(heads, name)?.commit))).collect())
 }
 
 /// A ref as the server lists it.

@@ -12,6 +12,8 @@ use serde::Serialize;
 use crate::app::receive::ReceiveError;
 use crate::domain::admission::{DeliveryStatus, SiteStatus};
 
+use super::wire::{LARGEST_HEAD, MOST_HEADERS};
+
 /// A request that is not answered with what it asked for.
 #[derive(Debug)]
 pub(super) enum Rejection {
@@ -24,6 +26,8 @@ pub(super) enum Rejection {
         /// Those.
         allowed: &'static str,
     },
+    /// The headers are longer, or more, than any forge's.
+    HeadTooLarge,
     /// The body is longer than the limit, in bytes.
     TooLarge(usize),
     /// The body did not come in time.
@@ -60,6 +64,7 @@ impl Rejection {
         match self {
             Self::NotFound | Self::UnknownRepository => StatusCode::NOT_FOUND,
             Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BrokenBody | Self::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -74,7 +79,7 @@ impl Rejection {
         match self {
             Self::NotFound | Self::UnknownRepository => "not_found",
             Self::WrongMethod { .. } => "method_not_allowed",
-            Self::TooLarge(_) => "too_large",
+            Self::HeadTooLarge | Self::TooLarge(_) => "too_large",
             Self::TooSlow => "timeout",
             Self::BrokenBody | Self::Malformed(_) => "malformed",
             Self::Encoded | Self::MediaType => "unsupported",
@@ -89,6 +94,9 @@ impl Rejection {
             Self::NotFound => Some("there is no such page".into()),
             Self::UnknownRepository => Some("there is no repository of this name".into()),
             Self::WrongMethod { allowed } => Some(format!("this path takes {allowed}")),
+            Self::HeadTooLarge => {
+                Some(format!("the headers are longer than {LARGEST_HEAD} bytes, or more than {MOST_HEADERS}"))
+            }
             Self::TooLarge(limit) => Some(format!("the body is longer than {limit} bytes")),
             Self::TooSlow => Some("the body took too long".into()),
             Self::BrokenBody => Some("the body could not be read".into()),
@@ -142,7 +150,7 @@ impl ResponseError for Rejection {
                 response.insert_header((RETRY_AFTER, RETRY_AFTER_SECS));
             }
             // What is left of the body is not read: the connection cannot go on.
-            Self::TooLarge(_) | Self::TooSlow | Self::BrokenBody => {
+            Self::HeadTooLarge | Self::TooLarge(_) | Self::TooSlow | Self::BrokenBody => {
                 response.force_close();
             }
             Self::NotFound

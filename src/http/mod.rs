@@ -3,14 +3,17 @@
 //! ```text
 //! mod      the server: listens, runs on a thread of its own, stops       webhook   POST /hooks/{repository}
 //! error    which status code says what; nobody else chooses one          health    /healthz, /readyz
+//! wire     what a connection may bring between two requests, and when    budget    what bodies may take of the memory
 //! ```
 //!
-//! Bodies are streamed under a limit and a deadline, never decompressed. Absent: TLS and trust in `X-Forwarded-*`, which
-//! are the reverse proxy's; any decision (`app`).
+//! Bodies are streamed under a limit and a deadline, never decompressed. Absent: TLS, which is the reverse proxy's; any
+//! decision (`app`, `domain`).
 
+mod budget;
 mod error;
 mod health;
 mod webhook;
+mod wire;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -18,16 +21,24 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use actix_web::dev::ServerHandle;
-use actix_web::middleware::DefaultHeaders;
-use actix_web::{App, HttpServer, web};
-use tokio::sync::Semaphore;
+use actix_http::{HttpService, Request, Response};
+use actix_service::{ServiceFactoryExt, map_config};
+use actix_web::body::BoxBody;
+use actix_web::dev::{AppConfig, Server as HttpServer, ServerHandle, fn_service};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::{DefaultHeaders, from_fn};
+use actix_web::rt::net::TcpStream;
+use actix_web::{App, HttpResponse, ResponseError, web};
+use futures_util::future::ready;
 
 use crate::app::Service;
 use crate::engine::threads::Pulse;
 use crate::sys::stop::Stop;
+use crate::sys::{limits, memory};
 
+use budget::Budget;
 use error::Rejection;
+use wire::Connection;
 
 /// What the handlers share.
 #[derive(Debug)]
@@ -38,13 +49,14 @@ pub struct Doors {
     pub pulse: Pulse,
     /// Whether the service stops.
     pub stop: Stop,
-    memory: Semaphore,
+    budget: Budget,
 }
 
 impl Doors {
     /// Doors to this service.
     pub fn new(service: Arc<Service>, pulse: Pulse, stop: Stop) -> Self {
-        Self { service, pulse, stop, memory: Semaphore::new(MOST_BODIES / MEMORY_UNIT) }
+        let budget = Budget::new(service.app.config.server.body_limit);
+        Self { service, pulse, stop, budget }
     }
 }
 
@@ -59,6 +71,7 @@ pub struct Server {
 impl Server {
     /// Answers on a socket that listens already, so that a port in use is known before anything else is started.
     pub fn start(listener: TcpListener, doors: Doors) -> io::Result<Self> {
+        memory::give_large_buffers_back();
         let address = listener.local_addr()?;
         let (tell, told) = mpsc::channel();
         let thread = std::thread::Builder::new().name("http".into()).spawn(move || {
@@ -97,29 +110,81 @@ impl Server {
     }
 }
 
-fn build(listener: TcpListener, doors: Doors) -> io::Result<actix_web::dev::Server> {
+/// What `actix_web::HttpServer` does, with a say in what is read from a connection, and in who is told to send a body.
+fn build(listener: TcpListener, doors: Doors) -> io::Result<HttpServer> {
+    let address = listener.local_addr()?;
     let doors = web::Data::new(doors);
-    let factory = move || {
-        App::new()
-            .app_data(doors.clone())
-            .wrap(DefaultHeaders::new().add(("cache-control", "no-store")).add(("x-content-type-options", "nosniff")))
-            .service(
-                web::resource("/hooks/{repository}")
-                    .route(web::post().to(webhook::receive))
-                    .default_service(web::to(|| async { Rejection::WrongMethod { allowed: "POST" } })),
-            )
-            .service(readers("/healthz", web::to(health::alive)))
-            .service(readers("/readyz", web::to(health::ready)))
-            .default_service(web::to(|| async { Rejection::NotFound }))
+    let builder = HttpServer::build();
+    let stopping = builder.graceful_shutdown_signal();
+    let serve = move || {
+        let (stopping, expected) = (stopping.clone(), doors.clone());
+        let app = App::new().app_data(doors.clone()).wrap(from_fn(wire::attend)).wrap(always()).configure(routes);
+        let http = HttpService::build()
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(HEAD_TIMEOUT)
+            .client_disconnect_timeout(LINGER)
+            .local_addr(address)
+            .graceful_shutdown_signal(move || {
+                let stopping = stopping.clone();
+                async move { stopping.notified().await }
+            })
+            .on_connect_ext(Connection::introduce)
+            .expect(fn_service(move |request: Request| {
+                let refused = webhook::expect(&expected, request.head());
+                ready(refused.map(|()| request).map_err(|rejection| with_headers(rejection.error_response())))
+            }))
+            .h1(map_config(app, |()| AppConfig::default()));
+        let connect = |stream: TcpStream| {
+            let peer = stream.peer_addr().ok();
+            ready(Ok((Connection::new(stream), peer)))
+        };
+        fn_service(connect).and_then(http)
     };
-    let server = HttpServer::new(factory)
+    let server = builder
         .workers(WORKERS)
-        .max_connections(MOST_CONNECTIONS / WORKERS)
-        .client_request_timeout(HEAD_TIMEOUT)
+        .max_concurrent_connections(connections() / WORKERS)
         .shutdown_timeout(SHUTDOWN_SECS)
         .disable_signals()
-        .listen(listener)?;
+        .listen("http", listener, serve)?;
     Ok(server.run())
+}
+
+fn routes(config: &mut web::ServiceConfig) {
+    config
+        .service(
+            web::resource("/hooks/{repository}")
+                .route(web::post().to(webhook::receive))
+                .default_service(web::to(|| async { Rejection::WrongMethod { allowed: "POST" } })),
+        )
+        .service(readers("/healthz", web::to(health::alive)))
+        .service(readers("/readyz", web::to(health::ready)))
+        .default_service(web::to(|| async { Rejection::NotFound }));
+}
+
+/// The headers of every answer.
+fn always() -> DefaultHeaders {
+    ALWAYS.into_iter().fold(DefaultHeaders::new(), DefaultHeaders::add)
+}
+
+/// The same, for an answer that does not pass the app.
+fn with_headers(mut response: HttpResponse) -> Response<BoxBody> {
+    for (name, value) in ALWAYS {
+        response.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    response.into()
+}
+
+/// How many connections this process may have open, and be able to work.
+fn connections() -> usize {
+    let files = limits::raise_open_files((MOST_CONNECTIONS + OTHER_FILES) as u64).unwrap_or_else(|error| {
+        log::warn!("cannot ask for more open files: {error}");
+        FEWEST_FILES
+    });
+    let spare = usize::try_from(files).unwrap_or(usize::MAX).saturating_sub(OTHER_FILES);
+    if spare < MOST_CONNECTIONS {
+        log::warn!("may open {files} files only, and takes fewer connections for it; raise the limit (`ulimit -Hn`)");
+    }
+    spare.clamp(FEWEST_CONNECTIONS, MOST_CONNECTIONS)
 }
 
 /// A resource that can be read: GET, and HEAD, which load balancers like.
@@ -133,15 +198,27 @@ fn readers(path: &str, route: actix_web::Route) -> actix_web::Resource {
 /// A webhook costs a signature and one transaction; more threads would only wait for the disk.
 const WORKERS: usize = 2;
 
-/// Forges use a handful, and a reverse proxy stands before us.
-const MOST_CONNECTIONS: usize = 256;
+/// Forges use a handful, but whoever means harm takes what there is, and has each for no longer than the largest body may
+/// take. An idle one costs 11 kB, one with an unfinished head up to 128 KiB: with `budget`'s 96 MiB for bodies the whole stays
+/// below 256 MiB. Beyond this many the next ones wait in the kernel's queue.
+const MOST_CONNECTIONS: usize = 1024;
 
-/// What all bodies together may take of the memory, in bytes: ten of the largest that GitHub sends. Whoever comes then is
-/// asked to come again.
-const MOST_BODIES: usize = 256 << 20;
+/// Fewer would be a service in name only.
+const FEWEST_CONNECTIONS: usize = 64;
 
-/// The step in which that memory is counted.
-const MEMORY_UNIT: usize = 1 << 10;
+/// Files that are open besides: the store, and pipes and directories of the deployments.
+const OTHER_FILES: usize = 512;
+
+/// What every system grants.
+const FEWEST_FILES: u64 = 1024;
+
+const ALWAYS: [(&str, &str); 2] = [("cache-control", "no-store"), ("x-content-type-options", "nosniff")];
+
+/// How long a connection without a request is kept.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// How long a client that was answered before it had sent everything has to read the answer.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// How long a client may take to send its request line and headers.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

@@ -1,39 +1,49 @@
-//! `POST /hooks/{repository}`: the raw body under a limit and a deadline, then the use case, then its answer.
+//! `POST /hooks/{repository}`: the head, then the raw body under a limit and a deadline, then the use case, then its answer.
+//!
+//! Whoever cannot be authentic is refused by the head alone.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName};
+use actix_web::dev::RequestHead;
+use actix_web::http::Method;
+use actix_web::http::header::{
+    CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, X_FORWARDED_FOR,
+};
 use actix_web::rt::time::timeout;
 use actix_web::{HttpRequest, HttpResponse, web};
 use futures_util::StreamExt;
-use tokio::sync::SemaphorePermit;
 
 use crate::app::receive::{Arrival, Submitted};
 use crate::domain::forge::Forge;
 use crate::domain::name::RepositoryName;
+use crate::domain::network::{Network, client_address};
 use crate::view::answer::Answer;
 use crate::webhook::{Request, accepts_media_type};
 
+use super::Doors;
+use super::budget::Share;
 use super::error::{Rejection, status_of};
-use super::{Doors, MEMORY_UNIT};
 
 /// Takes a webhook. It is answered after everything that follows from it is on disk.
 pub(super) async fn receive(
     doors: web::Data<Doors>,
     name: web::Path<String>,
     request: HttpRequest,
-    payload: web::Payload,
+    mut payload: web::Payload,
 ) -> Result<HttpResponse, Rejection> {
-    let arrival = Arrival { source: request.peer_addr().map(|peer| peer.ip()), at: Instant::now() };
-    if doors.stop.is_draining() {
-        return Err(Rejection::Stopping);
-    }
-    let (repository, forge) = doors.service.repository(&name).ok_or(Rejection::UnknownRepository)?;
-    check_head(request.headers(), forge)?;
-    let (body, _memory) = read_body(payload, request.headers(), &doors).await?;
-    let request = Request { headers: plain(request.headers()), body };
-    let Submitted { note, ticket } = submit(&doors, repository, request, arrival).await?;
+    let at = Instant::now();
+    let Examined { repository, source, headers } = match examine(&doors, &name, request.head()) {
+        Ok(examined) => examined,
+        Err(rejection) => {
+            pass_over_small_body(request.head(), &mut payload).await;
+            return Err(rejection);
+        }
+    };
+    let (body, _share) = read_body(&mut payload, request.head(), &doors).await?;
+    let request = Request { headers, body };
+    let Submitted { note, ticket } = submit(&doors, repository, request, Arrival { source, at }).await?;
     let receipt = doors.service.receipt(note, ticket.acceptance().await)?;
     Ok(HttpResponse::build(status_of(receipt.status)).json(Answer::of(&receipt)))
 }
@@ -52,7 +62,50 @@ async fn submit(
     Ok(web::block(move || service.submit(&repository, request, arrival)).await??)
 }
 
-fn check_head(headers: &HeaderMap, forge: Forge) -> Result<(), Rejection> {
+/// Refuses a client that waits for a word before it sends a body, so that it keeps the body.
+pub(super) fn expect(doors: &Doors, head: &RequestHead) -> Result<(), Rejection> {
+    let name = head.uri.path().strip_prefix("/hooks/");
+    // What is no webhook is answered by whoever has that path.
+    let Some(name) = name.filter(|name| head.method == Method::POST && doors.service.repository(name).is_some()) else {
+        return Ok(());
+    };
+    examine(doors, name, head).map(drop)
+}
+
+/// A webhook that may be one, as far as its head tells.
+struct Examined {
+    repository: RepositoryName,
+    source: IpAddr,
+    headers: Vec<(String, Vec<u8>)>,
+}
+
+/// Looks at all that can be known before any of the body is read, and takes no memory of it.
+fn examine(doors: &Doors, name: &str, head: &RequestHead) -> Result<Examined, Rejection> {
+    if doors.stop.is_draining() {
+        return Err(Rejection::Stopping);
+    }
+    let Doors { service, .. } = doors;
+    let server = &service.app.config.server;
+    let (repository, forge) = service.repository(name).ok_or(Rejection::UnknownRepository)?;
+    let source = source(head, &server.trusted_proxies);
+    service.check_source(&repository, source)?;
+    check_media(&head.headers, forge)?;
+    if announced(head).is_some_and(|length| length > server.body_limit) {
+        return Err(Rejection::TooLarge(server.body_limit));
+    }
+    let request = Request { headers: plain(&head.headers), body: Vec::new() };
+    service.check_head(&repository, &request, source)?;
+    Ok(Examined { repository, source, headers: request.headers })
+}
+
+fn source(head: &RequestHead, trusted: &[Network]) -> IpAddr {
+    let peer = head.peer_addr.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.ip());
+    // The map's own iterator runs in one direction only.
+    let forwarded: Vec<_> = head.headers.get_all(X_FORWARDED_FOR).map(HeaderValue::as_bytes).collect();
+    client_address(peer, forwarded.into_iter(), trusted)
+}
+
+fn check_media(headers: &HeaderMap, forge: Forge) -> Result<(), Rejection> {
     let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
     if text(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(Rejection::Encoded);
@@ -63,39 +116,51 @@ fn check_head(headers: &HeaderMap, forge: Forge) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// The bytes as they were sent. A length that is too large is refused before any of it is read.
-/// What it takes of the memory for bodies is given back with the second value.
-async fn read_body<'a>(
-    mut payload: web::Payload,
-    headers: &HeaderMap,
-    doors: &'a Doors,
-) -> Result<(Vec<u8>, SemaphorePermit<'a>), Rejection> {
-    let limit = doors.service.app.config.server.body_limit;
-    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
-    if announced.is_some_and(|length| length > limit) {
-        return Err(Rejection::TooLarge(limit));
+fn announced(head: &RequestHead) -> Option<usize> {
+    // Longer than a number can say is longer than any limit.
+    let length =
+        |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().unwrap_or(usize::MAX));
+    head.headers.get(CONTENT_LENGTH).and_then(|value| length(value.to_str().ok()?.trim()))
+}
+
+/// Lets a small body go by unread, so that the connection can go on after the refusal. A longer one ends it.
+async fn pass_over_small_body(head: &RequestHead, payload: &mut web::Payload) {
+    if head.expect() || announced(head).is_none_or(|length| length > SMALL_BODY) {
+        return;
     }
+    let pass_over = async { while let Some(Ok(_)) = payload.next().await {} };
+    if timeout(SMALL_BODY_DEADLINE, pass_over).await.is_err() {
+        log::debug!("a small body that was refused did not come in time");
+    }
+}
+
+/// The bytes as they were sent. What they take of the memory for bodies is given back with the second value.
+async fn read_body<'a>(
+    payload: &mut web::Payload,
+    head: &RequestHead,
+    doors: &'a Doors,
+) -> Result<(Vec<u8>, Share<'a>), Rejection> {
+    let limit = doors.service.app.config.server.body_limit;
     let read = async {
-        let mut body = Vec::new();
-        let mut memory = take_memory(doors, 0)?;
+        let (mut body, mut share) = (Vec::with_capacity(first_room(head)), doors.budget.share());
         while let Some(chunk) = payload.next().await {
             let chunk = chunk.map_err(|_| Rejection::BrokenBody)?;
-            if body.len() + chunk.len() > limit {
+            let length = body.len() + chunk.len();
+            if length > limit {
                 return Err(Rejection::TooLarge(limit));
             }
-            let more = (body.len() + chunk.len()).div_ceil(MEMORY_UNIT) - memory.num_permits();
-            memory.merge(take_memory(doors, more)?);
+            share.grow(length)?;
             body.extend_from_slice(&chunk);
         }
-        Ok((body, memory))
+        Ok((body, share))
     };
-    let deadline = BODY_DEADLINE + Duration::from_secs(announced.unwrap_or(limit) as u64 / SLOWEST_BYTES_PER_SEC);
+    let deadline = BODY_DEADLINE + Duration::from_secs(announced(head).unwrap_or(limit) as u64 / SLOWEST_BYTES_PER_SEC);
     timeout(deadline, read).await.map_err(|_| Rejection::TooSlow)?
 }
 
-fn take_memory(doors: &Doors, units: usize) -> Result<SemaphorePermit<'_>, Rejection> {
-    let units = u32::try_from(units).map_err(|_| Rejection::Busy)?;
-    doors.memory.try_acquire_many(units).map_err(|_| Rejection::Busy)
+/// Room for a body that is not large, so that it is not copied while it grows. Not touched before it is used, nor counted.
+fn first_room(head: &RequestHead) -> usize {
+    announced(head).filter(|length| *length <= LONGEST_AT_ONCE).unwrap_or_default()
 }
 
 fn plain(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
@@ -109,3 +174,9 @@ const SLOWEST_BYTES_PER_SEC: u64 = 1 << 20;
 
 /// To prove and read this takes about a millisecond.
 const LONGEST_AT_ONCE: usize = 256 << 10;
+
+/// Nearly all pushes are below it.
+const SMALL_BODY: usize = 64 << 10;
+
+/// For a body that is on its way when its head is.
+const SMALL_BODY_DEADLINE: Duration = Duration::from_secs(1);

@@ -43,7 +43,7 @@ impl Ticket {
 impl Store {
     /// Starts a writer. `live` tells what is live; it is asked within the transaction, where nothing of the site can begin
     /// or end.
-    pub fn acceptor(&self, live: Arc<Live>) -> Result<Acceptor, StoreError> {
+    pub fn acceptor(&self, live: Arc<Live<'static>>) -> Result<Acceptor, StoreError> {
         let (sender, receiver) = mpsc::channel(MOST_WAITING);
         let runtime = self.0.runtime.as_ref().ok_or(StoreError::Unavailable(sqlx::Error::PoolClosed))?;
         // Not a clone of the store: the writer must not keep alive what it runs on.
@@ -53,7 +53,7 @@ impl Store {
     }
 }
 
-async fn write_all(store: std::sync::Weak<super::Inner>, mut jobs: mpsc::Receiver<Job>, live: Arc<Live>) {
+async fn write_all(store: std::sync::Weak<super::Inner>, mut jobs: mpsc::Receiver<Job>, live: Arc<Live<'static>>) {
     let mut batch = Vec::new();
     while jobs.recv_many(&mut batch, LARGEST_BATCH).await > 0 {
         let Some(store) = store.upgrade().map(Store) else { return };
@@ -75,7 +75,11 @@ async fn write_all(store: std::sync::Weak<super::Inner>, mut jobs: mpsc::Receive
 }
 
 /// Each gets an answer. What one delivery cannot have does not take it from the others: they are tried one by one.
-async fn write_batch(store: &Store, submissions: Vec<Submission>, live: &Live) -> Vec<Result<Acceptance, StoreError>> {
+async fn write_batch(
+    store: &Store,
+    submissions: Vec<Submission>,
+    live: &Live<'_>,
+) -> Vec<Result<Acceptance, StoreError>> {
     let error = match store.accept_all(&submissions, live).await {
         Ok(accepted) => return accepted.into_iter().map(Ok).collect(),
         Err(error) => error,

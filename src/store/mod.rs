@@ -30,14 +30,14 @@ use tokio::runtime::Runtime;
 use crate::domain::deployment::{DeploymentId, Entry, Outcome};
 use crate::domain::name::{NodeName, SiteName};
 use crate::domain::push::RefName;
+use crate::domain::reconcile::Sighting;
 use crate::domain::release_id::ReleaseId;
-use crate::domain::revision::Revision;
 
 pub use acceptor::{Acceptor, Ticket};
 pub use types::{
     Acceptance, Claim, Delivery, DeliveryFilter, DeliveryRetention, DeliverySite, Deployment, DeploymentFilter,
-    FollowUp, Hold, JournalLine, Live, NewDelivery, NewDeployment, Replay, SiteAcceptance, StoreError, Submission,
-    Verdict, VerdictFor,
+    FollowUp, Hold, JournalLine, Live, NewDelivery, NewDeployment, Reconciled, Replay, SiteAcceptance, StoreError,
+    Submission, Verdict, VerdictFor,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");
@@ -142,12 +142,12 @@ impl Store {
 
     /// Stores a delivery with its verdict and the deployments it leads to, in one transaction. `live` tells what is live on
     /// a site; it is asked within the transaction, where nothing of the site can begin or end.
-    pub fn accept(&self, submission: Submission, live: &Live) -> Result<Acceptance, StoreError> {
+    pub fn accept(&self, submission: Submission, live: &Live<'_>) -> Result<Acceptance, StoreError> {
         let accepted = self.block_on(self.accept_all(std::slice::from_ref(&submission), live))?;
         accepted.into_iter().next().ok_or_else(|| StoreError::Corrupt("a delivery without an answer".into()))
     }
 
-    async fn accept_all(&self, submissions: &[Submission], live: &Live) -> Result<Vec<Acceptance>, StoreError> {
+    async fn accept_all(&self, submissions: &[Submission], live: &Live<'_>) -> Result<Vec<Acceptance>, StoreError> {
         write_async!(self, acceptance::accept(submissions, live))
     }
 
@@ -174,15 +174,28 @@ impl Store {
         Ok(deliveries + write!(self, body::prune(before, keep_bodies))?)
     }
 
-    /// The last commit of a site whose author wanted no deployment.
-    pub fn skipped(&self, site: &SiteName) -> Result<Option<Revision>, StoreError> {
-        read!(self, site::skipped(site))
-    }
-
     /// Queues what an operator asks for: it never counts as a duplicate and takes the place of the one that waits. A
     /// manual deploy lifts a hold.
     pub fn enqueue(&self, order: &NewDeployment, now: DateTime<Utc>) -> Result<DeploymentId, StoreError> {
         write!(self, queue::enqueue(order, now))
+    }
+
+    /// Queues the tip that a remote shows, if its push was lost. That is decided within the transaction: a push, an order or
+    /// a hold that came while the remote was asked is seen.
+    pub fn reconcile(
+        &self,
+        site: &SiteName,
+        node: &NodeName,
+        seen: &Sighting,
+        live: &Live<'_>,
+        now: DateTime<Utc>,
+    ) -> Result<Reconciled, StoreError> {
+        write!(self, reconcile::reconcile(site, node, seen, live, now))
+    }
+
+    /// The ref that a site was last to deploy, apart from what operators ordered and what was superseded.
+    pub fn last_ref(&self, site: &SiteName, node: &NodeName) -> Result<Option<RefName>, StoreError> {
+        read!(self, reconcile::last_ref(site, node))
     }
 
     /// Ends a deployment that still waits; one that runs or has ended is left alone.
@@ -283,11 +296,6 @@ impl Store {
     /// What ended last for a site, apart from what was superseded.
     pub fn last_ended(&self, site: &SiteName) -> Result<Option<Deployment>, StoreError> {
         read!(self, queue::last_ended(site))
-    }
-
-    /// The ref that was deployed last on a site, or was to be.
-    pub fn last_ref(&self, site: &SiteName) -> Result<Option<RefName>, StoreError> {
-        read!(self, queue::last_ref(site))
     }
 
     /// What runs on a node, then what is stuck there, each newest first as undos are taken: what is stuck runs again once it

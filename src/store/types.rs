@@ -10,6 +10,7 @@ use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::deployment::{DeploymentId, Entry, Kind, StateName, Step, Trigger};
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
 use crate::domain::push::{Change, DeliveryKey, RefName};
+use crate::domain::reconcile::Reason;
 use crate::domain::release_id::ReleaseId;
 use crate::domain::revision::Revision;
 use crate::domain::routing::{Route, Wanted};
@@ -109,7 +110,7 @@ pub struct Submission {
 }
 
 /// Tells which commit is live on a site at this moment.
-pub type Live = dyn Fn(&SiteName) -> Option<Revision> + Send + Sync;
+pub type Live<'a> = dyn Fn(&SiteName) -> Option<Revision> + Send + Sync + 'a;
 
 /// What a delivery leads to, before the queue is asked.
 #[derive(Debug, Clone)]
@@ -236,6 +237,15 @@ pub struct DeliveryRetention {
     pub keep_count: i64,
     /// What all bodies may take together, compressed, in bytes.
     pub keep_bodies: i64,
+}
+
+/// What became of a tip that a remote shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reconciled {
+    /// It will be deployed.
+    Queued(DeploymentId),
+    /// It is left alone.
+    Left(Reason),
 }
 
 /// A deployment that is to be queued by an operator.

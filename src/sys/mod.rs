@@ -3,7 +3,9 @@
 pub mod bell;
 pub mod fs;
 pub mod host;
+pub mod limits;
 pub mod log_file;
+pub mod memory;
 pub mod process;
 pub mod signals;
 pub mod stop;

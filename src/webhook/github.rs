@@ -112,7 +112,7 @@ const SIGNATURE: HexSignature =
 mod tests {
     use super::*;
     use crate::domain::push::DeliveryKey;
-    use crate::webhook::{CONTENT_TYPE, FORM, signature};
+    use crate::webhook::{CONTENT_TYPE, FORM, fixtures, signature};
 
     const HEADER: &str = "x-hub-signature-256";
     const SHA1_HEADER: &str = "x-hub-signature";
@@ -132,6 +132,13 @@ mod tests {
     fn read(event: &str, content_type: &str, body: &[u8]) -> Result<Parsed, Malformed> {
         let headers: [(&str, &[u8]); 2] = [(EVENT, event.as_bytes()), (CONTENT_TYPE, content_type.as_bytes())];
         parse(&request(&headers, body), signature::digest(body))
+    }
+
+    /// A fixture, proved and read.
+    fn recorded(file: &str) -> Parsed {
+        let request = fixtures::load("github", file);
+        assert_eq!(authenticate(&request, &[&Secret::new(fixtures::SECRET.into())]), Ok(()), "{file}");
+        parse(&request, signature::digest(&request.body)).unwrap()
     }
 
     fn push(ref_name: &str, before: &str, after: &str, more: &str) -> Result<Event, Malformed> {
@@ -186,46 +193,40 @@ mod tests {
     }
 
     #[test]
-    fn the_recorded_payloads_say_what_happened() {
-        let file = |name: &str| std::fs::read(format!("fixtures/webhooks/github/{name}.json")).unwrap();
-        let table: [(&str, &str, Option<&str>, Option<&str>); 5] = [
-            ("push", "refs/heads/main", Some("6113728"), Some("0d1a26e")),
-            ("force-push", "refs/heads/main", Some("0d1a26e"), Some("9f2c4b7")),
-            ("create-branch", "refs/heads/release/2.0", None, Some("0d1a26e")),
-            ("delete", "refs/heads/release/2.0", Some("0d1a26e"), None),
-            ("tag", "refs/tags/v1.0.0", None, Some("0d1a26e")),
+    fn the_recorded_deliveries_say_what_happened() {
+        let table: [(&str, &str, Option<&str>, Option<&str>); 9] = [
+            ("push.json", "refs/heads/main", Some("6113728"), Some("0d1a26e")),
+            ("push-form.form", "refs/heads/main", Some("6113728"), Some("0d1a26e")),
+            ("ghes-push.json", "refs/heads/main", Some("6113728"), Some("0d1a26e")),
+            ("force-push.json", "refs/heads/main", Some("0d1a26e"), Some("9f2c4b7")),
+            ("create-branch.json", "refs/heads/release/2.0", None, Some("0d1a26e")),
+            ("delete.json", "refs/heads/release/2.0", Some("0d1a26e"), None),
+            ("tag.json", "refs/tags/v1.0.0", None, Some("0d1a26e")),
+            ("annotated-tag.json", "refs/tags/v1.0.0", None, Some("0d1a26e")),
+            ("delete-tag.json", "refs/tags/v1.0.0", Some("0d1a26e"), None),
         ];
-        for (name, ref_name, before, after) in table {
-            let parsed = read("push", "application/json; charset=utf-8", &file(name)).unwrap();
-            let Event::Push(push) = &parsed.event else { panic!("{name}: {parsed:?}") };
-            assert_eq!((push.repository.as_str(), parsed.event_name.as_str()), ("acme/blog", "push"), "{name}");
-            assert_eq!(
-                ids(Ok(parsed.event)),
-                (ref_name.into(), before.map(Into::into), after.map(Into::into)),
-                "{name}"
-            );
+        for (file, ref_name, before, after) in table {
+            let parsed = recorded(file);
+            let Event::Push(push) = &parsed.event else { panic!("{file}: {parsed:?}") };
+            assert_eq!((push.repository.as_str(), parsed.event_name.as_str()), ("acme/blog", "push"), "{file}");
+            assert_eq!(push.repository_id.as_deref(), Some("186853002"), "{file}");
+            let message = push.changes[0].message.as_deref();
+            assert_eq!(message.is_some_and(|message| !message.is_empty()), after.is_some(), "{file}: {message:?}");
+            let expected = (ref_name.into(), before.map(Into::into), after.map(Into::into));
+            assert_eq!(ids(Ok(parsed.event)), expected, "{file}");
         }
-        assert_eq!(read("ping", "application/json", &file("ping")).unwrap().event, Event::Ping);
+        assert_eq!(recorded("ping.json").event, Event::Ping);
+        assert_eq!(recorded("organization-ping.json").event, Event::Ping);
+        assert_eq!(recorded("create-event.json").event, Event::Other("create".into()));
     }
 
     #[test]
     fn a_form_is_verified_as_it_came_and_read_as_its_payload() {
-        let text = std::fs::read_to_string("fixtures/webhooks/github/push-form.http").unwrap();
-        let (head, body) = text.split_once("\n\n").unwrap();
-        let headers: Vec<(&str, &[u8])> = head
-            .lines()
-            .map(|line| line.split_once(": ").unwrap())
-            .map(|(name, value)| (name, value.as_bytes()))
-            .collect();
-        let request = request(&headers, body.as_bytes());
-        let secret = Secret::new(SECRET.into());
-        assert_eq!(authenticate(&request, &[&secret]), Ok(()));
-
-        let parsed = parse(&request, signature::digest(body.as_bytes())).unwrap();
-        let json = std::fs::read("fixtures/webhooks/github/push.json").unwrap();
-        assert_eq!(parsed.event, read("push", "application/json", &json).unwrap().event);
-        assert_eq!(parsed.key.as_str(), "72d3162e-cc78-11e3-81ab-4c9367dc0958");
-        assert!(read("push", "application/json", body.as_bytes()).is_err(), "the content type decides");
+        let form = recorded("push-form.form");
+        assert_eq!(form.event, recorded("push.json").event);
+        assert_eq!(form.digest, signature::digest(&fixtures::load("github", "push-form.form").body));
+        let json = fixtures::load("github", "push.json").body;
+        assert!(read("push", "application/json", &fixtures::load("github", "push-form.form").body).is_err());
         assert!(read("push", FORM, &json).is_err(), "the content type decides");
     }
 

@@ -9,19 +9,31 @@
 //! ```
 //!
 //! The names of the forges' headers and payload fields live here and nowhere else, one file per forge. What several of them
-//! share: `signature` the HMACs, `hex_signature` and `standard_signature` two ways of writing one down, `form` and `payload`
-//! two ways of packing JSON, `refusal` the reasons, `record` what is kept. The forge is the configured one: no header can choose a weaker check.
+//! share: `signature` the HMACs, `public_key` Ed25519, `hex_signature` and `standard_signature` two ways of writing one down,
+//! `gogs_family` what three forges inherited from one, `form` and `payload` two ways of packing JSON, `refusal` the reasons,
+//! `secrets` what may be configured, `record` what is kept. The forge is the configured one: no header can choose a weaker check.
 //!
 //! Absent from this room: input and output, the clock (`now` is an argument), the log, async, and any knowledge of sites.
 
+mod azure;
+mod bitbucket;
+mod bitbucket_dc;
+mod forgejo;
 mod form;
+mod gitea;
 mod github;
 mod gitlab;
+mod gogs;
+mod gogs_family;
 mod hex_signature;
 mod payload;
+mod public_key;
 mod record;
 mod refusal;
+mod secrets;
 mod signature;
+mod sourcehut;
+mod standard;
 mod standard_signature;
 
 use std::fmt;
@@ -36,6 +48,9 @@ use crate::domain::secret::Secret;
 pub use record::Record;
 pub use refusal::Refusal;
 use refusal::Twice;
+pub use secrets::{SecretUnfit, check_secret, default_secret, is_public};
+pub use sourcehut::QUERY as SOURCEHUT_QUERY;
+pub use standard::SCRIPT as STANDARD_SCRIPT;
 
 /// One POST as it came: nothing in it can be trusted yet.
 #[derive(Clone)]
@@ -71,6 +86,17 @@ pub struct Parsed {
 #[error("{0}")]
 pub struct Malformed(String);
 
+/// Why a delivery can not be composed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CannotSign {
+    /// The private key is in the forge.
+    #[error("only SourceHut itself can sign its deliveries\nhelp: push to the repository, and see what it is answered")]
+    Sourcehut,
+    /// The private key is the sender's.
+    #[error("the configured key is a public one: only the sender can sign")]
+    PublicKey,
+}
+
 /// A delivery to compose, for `send-test` and `demo`.
 #[derive(Debug, Clone)]
 pub struct TestMessage<'a> {
@@ -105,6 +131,14 @@ pub fn check_head(forge: Forge, request: &Request, secrets: &[Secret]) -> Result
     match forge {
         Forge::Github => github::check_head(request),
         Forge::Gitlab => gitlab::check_head(request, &secrets),
+        Forge::Gitea => gitea::check_head(request),
+        Forge::Forgejo => forgejo::check_head(request),
+        Forge::Gogs => gogs::check_head(request),
+        Forge::Bitbucket => bitbucket::check_head(request),
+        Forge::BitbucketDc => bitbucket_dc::check_head(request),
+        Forge::Azure => azure::check_head(request, &secrets),
+        Forge::Sourcehut => sourcehut::check_head(request),
+        Forge::Standard => standard::check_head(request, &secrets),
     }
 }
 
@@ -121,6 +155,15 @@ pub fn authenticate(
     match forge {
         Forge::Github => github::authenticate(&request, &secrets)?,
         Forge::Gitlab => gitlab::authenticate(&request, &secrets, now)?,
+        Forge::Gitea => gitea::authenticate(&request, &secrets)?,
+        Forge::Forgejo => forgejo::authenticate(&request, &secrets)?,
+        Forge::Gogs => gogs::authenticate(&request, &secrets)?,
+        Forge::Bitbucket => bitbucket::authenticate(&request, &secrets)?,
+        Forge::BitbucketDc => bitbucket_dc::authenticate(&request, &secrets)?,
+        // The head is all there is.
+        Forge::Azure => azure::check_head(&request, &secrets)?,
+        Forge::Sourcehut => sourcehut::authenticate(&request, &secrets)?,
+        Forge::Standard => standard::authenticate(&request, &secrets, now)?,
     }
     Ok(Verified { forge, request })
 }
@@ -145,23 +188,52 @@ pub fn parse(verified: &Verified) -> Result<Parsed, Malformed> {
     match verified.forge {
         Forge::Github => github::parse(&verified.request, digest),
         Forge::Gitlab => gitlab::parse(&verified.request, digest),
+        Forge::Gitea => gitea::parse(&verified.request, digest),
+        Forge::Forgejo => forgejo::parse(&verified.request, digest),
+        Forge::Gogs => gogs::parse(&verified.request, digest),
+        Forge::Bitbucket => bitbucket::parse(&verified.request, digest),
+        Forge::BitbucketDc => bitbucket_dc::parse(&verified.request, digest),
+        Forge::Azure => azure::parse(&verified.request, digest),
+        Forge::Sourcehut => sourcehut::parse(&verified.request, digest),
+        Forge::Standard => standard::parse(&verified.request, digest),
     }
 }
 
-/// Writes and signs what the forge would send. A secret that nothing can be signed with yields a request without a signature.
-pub fn compose(forge: Forge, secret: &Secret, message: &TestMessage<'_>, now: DateTime<Utc>) -> Request {
-    match forge {
+/// Writes and signs what the forge would send. GitLab's secret that nothing can be signed with yields a request without a
+/// signature.
+pub fn compose(
+    forge: Forge,
+    secret: &Secret,
+    message: &TestMessage<'_>,
+    now: DateTime<Utc>,
+) -> Result<Request, CannotSign> {
+    Ok(match forge {
         Forge::Github => github::compose(secret, message),
         Forge::Gitlab => gitlab::compose(secret, message, now),
-    }
+        Forge::Gitea => gitea::compose(secret, message),
+        Forge::Forgejo => forgejo::compose(secret, message),
+        Forge::Gogs => gogs::compose(secret, message),
+        Forge::Bitbucket => bitbucket::compose(secret, message),
+        Forge::BitbucketDc => bitbucket_dc::compose(secret, message),
+        Forge::Azure => azure::compose(secret, message),
+        Forge::Sourcehut => return Err(CannotSign::Sourcehut),
+        Forge::Standard => match standard::Key::of(secret) {
+            Some(standard::Key::Shared(key)) => standard::compose(&key, message, now),
+            Some(standard::Key::Public(_)) | None => return Err(CannotSign::PublicKey),
+        },
+    })
 }
 
 /// Tells whether the forge sends this `Content-Type`; parameters such as `charset` do not matter, a missing header is not accepted.
 pub fn accepts_media_type(forge: Forge, content_type: Option<&str>) -> bool {
     let media_type = content_type.map(essence);
     match forge {
-        Forge::Github => matches!(media_type.as_deref(), Some(JSON | FORM)),
-        Forge::Gitlab => matches!(media_type.as_deref(), Some(JSON)),
+        Forge::Github | Forge::Gitea | Forge::Forgejo | Forge::Gogs => {
+            matches!(media_type.as_deref(), Some(JSON | FORM))
+        }
+        Forge::Gitlab | Forge::Bitbucket | Forge::BitbucketDc | Forge::Azure | Forge::Sourcehut | Forge::Standard => {
+            matches!(media_type.as_deref(), Some(JSON))
+        }
     }
 }
 
@@ -261,19 +333,29 @@ const LONGEST_EVENT_NAME: usize = 100;
 const LONGEST_REASON: usize = 300;
 
 #[cfg(test)]
+mod fixtures;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::domain::push::Change;
 
     const WHSEC: &[u8] = b"whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDazkIxYDE5xg=";
 
-    /// Every forge with every kind of secret that it has.
-    fn schemes() -> [(Forge, Secret); 3] {
-        [
-            (Forge::Github, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
-            (Forge::Gitlab, Secret::new(b"5f2b8c1d9e3a7f60".to_vec())),
-            (Forge::Gitlab, Secret::new(WHSEC.to_vec())),
-        ]
+    /// Every forge whose deliveries can be composed, with every kind of secret that it has.
+    fn schemes() -> Vec<(Forge, Secret)> {
+        let secret = |forge| match forge {
+            Forge::Sourcehut => None,
+            Forge::Standard => Some(WHSEC),
+            Forge::Azure => Some(&b"ada:5f2b8c1d9e3a7f60"[..]),
+            _ => Some(&b"5f2b8c1d9e3a7f60"[..]),
+        };
+        let first = Forge::ALL.into_iter().filter_map(|forge| Some((forge, Secret::new(secret(forge)?.to_vec()))));
+        first.chain([(Forge::Gitlab, Secret::new(WHSEC.to_vec()))]).collect()
+    }
+
+    fn compose(forge: Forge, secret: &Secret, message: &TestMessage<'_>, now: DateTime<Utc>) -> Request {
+        super::compose(forge, secret, message, now).unwrap()
     }
 
     fn now() -> DateTime<Utc> {
@@ -323,7 +405,8 @@ mod tests {
             let believed =
                 |request: Request| authenticate(forge, request, std::slice::from_ref(&secret), now()).is_ok();
             assert!(believed(good.clone()));
-            let body_is_signed = !good.headers.iter().any(|(name, _)| name == "x-gitlab-token");
+            let unsigned = ["x-gitlab-token", "authorization"];
+            let body_is_signed = !good.headers.iter().any(|(name, _)| unsigned.contains(&name.as_str()));
             for index in (0..good.body.len()).filter(|_| body_is_signed) {
                 let mut changed = good.clone();
                 changed.body[index] ^= 1;
@@ -334,15 +417,17 @@ mod tests {
                 assert!(!believed(Request { body: truncated.to_vec(), ..good.clone() }));
             }
             let proof = |(name, _): &&(String, Vec<u8>)| {
-                name.starts_with("webhook-") || name == "x-gitlab-token" || name == "x-hub-signature-256"
+                let of_header = |word| name.starts_with(word) || name.ends_with(word);
+                ["webhook-", "x-hub-", "-signature"].into_iter().any(of_header) || unsigned.contains(&name.as_str())
             };
             for (header, value) in good.headers.iter().filter(proof) {
                 for (index, bit) in (0..value.len()).flat_map(|index| (0..8).map(move |bit| (index, bit))) {
                     let mut changed = good.clone();
                     let (_, bytes) = changed.headers.iter_mut().find(|(name, _)| name == header).unwrap();
                     bytes[index] ^= 1 << bit;
-                    let other_case_of_hex =
-                        header == "x-hub-signature-256" && index >= 7 && bytes.eq_ignore_ascii_case(value);
+                    let digits = if header.starts_with("x-hub-") { 7 } else { 0 };
+                    let is_hex = header.starts_with("x-") && !unsigned.contains(&header.as_str());
+                    let other_case_of_hex = is_hex && index >= digits && bytes.eq_ignore_ascii_case(value);
                     assert_eq!(believed(changed), other_case_of_hex, "{forge}: bit {bit} of byte {index} of {header}");
                 }
             }
@@ -354,13 +439,18 @@ mod tests {
         let message = TestMessage { key: "test", repository: "acme/blog", kind: TestKind::Ping };
         for (forge, secret) in schemes() {
             let empty = Secret::new(Vec::new());
-            for secrets in [&[][..], std::slice::from_ref(&empty)] {
-                let request = compose(forge, &empty, &message, now());
-                assert_eq!(authenticate(forge, request, secrets, now()).unwrap_err(), Refusal::NoSecret);
-            }
             let request = compose(forge, &secret, &message, now());
-            let other = if forge == Forge::Github { Forge::Gitlab } else { Forge::Github };
-            assert!(authenticate(other, request.clone(), std::slice::from_ref(&secret), now()).is_err());
+            for secrets in [&[][..], std::slice::from_ref(&empty)] {
+                assert_eq!(authenticate(forge, request.clone(), secrets, now()).unwrap_err(), Refusal::NoSecret);
+                assert_eq!(check_head(forge, &request, secrets), Err(Refusal::NoSecret));
+            }
+            assert_eq!(check_head(forge, &request, std::slice::from_ref(&secret)), Ok(()));
+            // These sign alike; what tells them apart is the payload.
+            let twins = [(Forge::Bitbucket, Forge::BitbucketDc), (Forge::Gitlab, Forge::Standard)];
+            let alike = |other| twins.iter().any(|pair| *pair == (forge, other) || *pair == (other, forge));
+            for other in Forge::ALL.into_iter().filter(|other| *other != forge && !alike(*other)) {
+                assert!(authenticate(other, request.clone(), std::slice::from_ref(&secret), now()).is_err(), "{other}");
+            }
             let rotating = [empty, Secret::new(b"another secret".to_vec()), secret];
             assert_eq!(authenticate(forge, request, &rotating, now()).unwrap().forge, forge);
         }
@@ -425,7 +515,14 @@ mod tests {
         ];
         for (content_type, github, gitlab) in table {
             assert_eq!(accepts_media_type(Forge::Github, content_type), github, "{content_type:?}");
-            assert_eq!(accepts_media_type(Forge::Gitlab, content_type), gitlab, "{content_type:?}");
+            let json_only =
+                [Forge::Gitlab, Forge::Bitbucket, Forge::BitbucketDc, Forge::Azure, Forge::Sourcehut, Forge::Standard];
+            for forge in json_only {
+                assert_eq!(accepts_media_type(forge, content_type), gitlab, "{forge} {content_type:?}");
+            }
+            for of_the_family in [Forge::Gitea, Forge::Forgejo, Forge::Gogs] {
+                assert_eq!(accepts_media_type(of_the_family, content_type), github, "{content_type:?}");
+            }
         }
     }
 

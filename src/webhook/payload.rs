@@ -66,6 +66,11 @@ pub(super) fn push(repository: &str, repository_id: Option<Value>, changes: Vec<
     Ok(if push.is_test() { Event::Ping } else { Event::Push(push) })
 }
 
+/// The forge's word for an event that stands in the body: fit for the log, whatever it is.
+pub(super) fn word(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(LONGEST_WORD).collect()
+}
+
 /// Reads a commit id; zeros are none.
 pub(super) fn revision(field: &str, text: &str) -> Result<Option<Revision>, Malformed> {
     Revision::parse_or_zero(text).map_err(|error| Malformed::new(format!("`{field}`: {error}")))
@@ -202,8 +207,14 @@ const FEW: usize = 24;
 /// GitLab allows 255 characters a group and 20 nested groups; nobody comes near.
 const LONGEST_REPOSITORY: usize = 1024;
 
+/// A word of the forge, not a text.
+const LONGEST_WORD: usize = 100;
+
 /// The longest seen is a UUID in braces.
 const LONGEST_ID: usize = 100;
+
+/// Stands for a commit in a test delivery, where it is both before and after.
+pub(super) const NO_MOVE: &str = "1111111111111111111111111111111111111111";
 
 #[cfg(test)]
 mod tests {

@@ -28,27 +28,33 @@ impl Verified {
     }
 }
 
-/// How a secret may stand in a body: as it is, in JSON, and in a form.
+/// How a secret may stand in a body: as it is, in JSON, and in a form. The forges that write it there are written in Go, whose
+/// JSON and forms escape more, or other characters, than most.
 fn spellings(secret: &Secret) -> Vec<Vec<u8>> {
     let raw = secret.expose();
     if raw.is_empty() {
         return Vec::new();
     }
-    let mut spellings = vec![raw.to_vec(), percent_encoded(raw)];
+    let mut texts = vec![raw.to_vec()];
     if let Some(json) = std::str::from_utf8(raw).ok().and_then(|text| serde_json::to_string(text).ok()) {
-        let inner = &json.as_bytes()[1..json.len() - 1];
-        spellings.push(inner.to_vec());
-        spellings.push(percent_encoded(inner));
+        let inner = &json[1..json.len() - 1];
+        texts.push(inner.as_bytes().to_vec());
+        let of_go = inner.replace('&', "\\u0026").replace('<', "\\u003c").replace('>', "\\u003e");
+        texts.push(of_go.into_bytes());
     }
+    let encoded = texts.iter().flat_map(|text| [percent_encoded(text, b"*-._"), percent_encoded(text, b"-._~")]);
+    let mut spellings: Vec<_> = encoded.collect();
+    spellings.extend(texts);
     spellings.sort();
     spellings.dedup();
     spellings
 }
 
-fn percent_encoded(bytes: &[u8]) -> Vec<u8> {
+/// As in a form; of the punctuation only this stays as it is.
+fn percent_encoded(bytes: &[u8], plain: &[u8]) -> Vec<u8> {
     let encoded = bytes.iter().flat_map(|byte| match byte {
         b' ' => vec![b'+'],
-        plain if plain.is_ascii_alphanumeric() || b"*-._".contains(plain) => vec![*plain],
+        same if same.is_ascii_alphanumeric() || plain.contains(same) => vec![*same],
         other => format!("%{other:02X}").into_bytes(),
     });
     encoded.collect()
@@ -110,6 +116,13 @@ mod tests {
             let kept = String::from_utf8(record(&[], &format!("before {body} after"), secret).body).unwrap();
             assert!(kept.starts_with("before ") && kept.ends_with(" after"), "{kept}");
             assert!(kept.contains("(redacted)") && !kept.contains("of it") && !kept.contains("of+it"), "{kept}");
+        }
+        // What Go's `json.Marshal` and `url.Values.Encode` make of it.
+        let (of_go, secret_of_go) = (r"a\u0026b\u003c*~\u003e and more of it", "a&b<*~> and more of it");
+        let form = "payload=%7B%22secret%22%3A%22a%5Cu0026b%5Cu003c%2A~%5Cu003e+and+more+of+it%22%7D";
+        for body in [of_go, form, "x=a%26b%3C%2A~%3E+and+more+of+it"] {
+            let kept = String::from_utf8(record(&[], body, secret_of_go).body).unwrap();
+            assert!(kept.contains("(redacted)") && !kept.contains("more"), "{kept}");
         }
         assert_eq!(record(&[], r#"{"a":1}"#, secret).body, br#"{"a":1}"#);
     }

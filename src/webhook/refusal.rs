@@ -2,6 +2,8 @@
 //!
 //! Absent: secrets, tokens, signatures and bodies; a reason may be logged.
 
+use crate::domain::secret::Secret;
+
 /// Why a request is not believed: for the operator's log, never for the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
@@ -9,7 +11,7 @@ pub enum Refusal {
     #[error("the repository has no webhook secret")]
     NoSecret,
     /// The operator's mistake: no request can match this secret.
-    #[error("the configured signing secret is not `whsec_` followed by the base64 of 16 bytes or more")]
+    #[error("the configured secret is none that this forge's proofs could be checked with")]
     SecretUnusable,
     /// The proof is missing.
     #[error("header `{0}` is absent: is a secret set on the forge?")]
@@ -39,12 +41,35 @@ pub enum Refusal {
     /// Not the forge's form.
     #[error("header `{0}` has something else than hex digits")]
     NotHex(&'static str),
+    /// What is signed is not there.
+    #[error("the body is a form without a field `payload` that can be decoded, which is what is signed")]
+    NoPayload,
     /// Signed, but not in a way that we can check.
-    #[error("header `webhook-signature` has no entry of version `v1`")]
-    UnknownVersions,
+    #[error("header `webhook-signature` has no entry of version `{0}`")]
+    UnknownVersions(&'static str),
     /// Not the form of Standard Webhooks.
-    #[error("header `webhook-signature` has no `v1` entry that is the base64 of 32 bytes")]
-    NotBase64,
+    #[error("header `webhook-signature` has no `{version}` entry that is the base64 of {bytes} bytes")]
+    NotBase64 {
+        /// Which way of signing.
+        version: &'static str,
+        /// How long such a signature is.
+        bytes: usize,
+    },
+    /// Not the form of an Ed25519 signature.
+    #[error("header `{0}` is not the base64 of 64 bytes")]
+    NotSignature(&'static str),
+    /// What is signed behind the body can not be told from it.
+    #[error("header `{0}` is not 16 hex digits")]
+    Nonce(&'static str),
+    /// Another kind of proof than the forge sends.
+    #[error("header `{0}` is not of the scheme `Basic`")]
+    Scheme(&'static str),
+    /// Not the form of HTTP's basic authentication.
+    #[error("header `{0}` is not the base64 of a user, a colon and a password")]
+    NotCredentials(&'static str),
+    /// Well-formed, and another user or password. Nothing is signed that could have been changed.
+    #[error("header `{0}` has another user or password than the configured secret")]
+    Credentials(&'static str),
     /// An id that could be taken for a part of the timestamp or the body.
     #[error("header `webhook-id` is empty, too long, or has a character that no id has")]
     Id,
@@ -68,6 +93,21 @@ pub enum Refusal {
     Mismatch(&'static str),
 }
 
+/// Tries each secret; if none fits, the most telling reason is given.
+pub(super) fn first_or_most_telling(
+    secrets: &[&Secret],
+    check: impl Fn(&Secret) -> Result<(), Refusal>,
+) -> Result<(), Refusal> {
+    let mut refusal = Refusal::NoSecret;
+    for secret in secrets {
+        let Err(found) = check(secret) else { return Ok(()) };
+        if found.telling() > refusal.telling() {
+            refusal = found;
+        }
+    }
+    Err(refusal)
+}
+
 /// A header was sent more than once.
 #[derive(Debug)]
 pub(super) struct Twice(pub(super) &'static str);
@@ -80,14 +120,19 @@ impl From<Twice> for Refusal {
 
 impl Refusal {
     /// How much a reason says when several secrets each have their own: the further a request got, the more.
-    pub(super) fn telling(&self) -> u8 {
+    fn telling(&self) -> u8 {
         match self {
             Self::NoSecret => 0,
             Self::Absent(_) => 1,
             Self::TokenInsteadOfSignature | Self::SignatureInsteadOfToken => 2,
-            Self::Mismatch(_) => 3,
+            Self::Mismatch(_) | Self::Credentials(_) => 3,
             Self::Twice(_) | Self::Sha1Only(_) | Self::Prefix { .. } | Self::Length { .. } | Self::NotHex(_) => 4,
-            Self::UnknownVersions | Self::NotBase64 | Self::Id | Self::TimestampNotNumber => 4,
+            Self::NoPayload
+            | Self::UnknownVersions(_)
+            | Self::NotBase64 { .. }
+            | Self::Id
+            | Self::TimestampNotNumber => 4,
+            Self::NotSignature(_) | Self::Nonce(_) | Self::Scheme(_) | Self::NotCredentials(_) => 4,
             Self::SecretUnusable => 5,
             Self::TooOld(_) | Self::FromTheFuture(_) => 6,
         }

@@ -76,11 +76,25 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.state_dir, Path::new("/var/lib/landfall"));
     assert_eq!(config.store_url, "sqlite:/var/lib/landfall/landfall.db");
     assert_eq!((config.workers, config.node.as_str()), (2, "web1.example.com"));
+    assert_eq!(config.reconcile.as_secs(), 300);
     assert_eq!((config.server.listen.to_string().as_str(), config.server.body_limit), ("127.0.0.1:9000", 25 << 20));
     let (_, site) = config.sites.first_key_value().expect("a site");
     assert_eq!((site.environment.as_str(), site.keep, site.hook_timeout.as_secs()), ("blog", 5, 600));
     let (_, repository) = config.repositories.first_key_value().expect("a repository");
     assert_eq!((repository.identity.as_str(), repository.forge.as_str()), ("acme/blog", "github"));
+}
+
+#[test]
+fn an_interval_is_between_a_second_and_a_day_or_off() {
+    for (text, seconds) in [("0s", 0), ("1s", 1), ("24h", 86_400), ("0h", 0)] {
+        let config = Config::parse(&format!("reconcile = \"{text}\""), Path::new("deploy.toml"), "web1");
+        assert_eq!(config.ok().map(|config| config.reconcile.as_secs()), Some(seconds), "{text}");
+    }
+    for text in ["25h", "5", "", "-1s", "86401s", "5d"] {
+        let found = problems(&format!("reconcile = \"{text}\""));
+        assert_eq!(found.len(), 1, "{text}");
+        assert!(found[0].message.contains("allowed: a time from \"1s\" to \"24h\""), "{}", found[0]);
+    }
 }
 
 #[test]
@@ -131,5 +145,95 @@ fn a_secret_that_would_let_anyone_in_is_refused_with_its_place() {
                 assert!(shop.0.len() < 6 || !error.contains(shop.0), "the secret is shown: {error}");
             }
         }
+    }
+}
+
+#[test]
+fn the_identity_is_what_the_forge_calls_the_repository_and_the_host_tells_the_forge() {
+    let config = Config::load(&fixture("fixtures/config/good/forges.toml"), "web1").expect("a good file");
+    let table = [
+        ("azure", "azure", "My Shop/web", 1),
+        ("azure-named", "azure", "My Shop/My Blog", 1),
+        ("bitbucket", "bitbucket", "acme/blog", 1),
+        ("bitbucket-dc", "bitbucket-dc", "acme/blog", 1),
+        ("sourcehut", "sourcehut", "~acme/blog", 0),
+        ("sourcehut-own", "sourcehut", "~acme/blog", 1),
+        ("standard", "standard", "srv/blog", 1),
+    ];
+    let found = config.repositories.iter().map(|(name, repository)| {
+        (name.as_str(), repository.forge.as_str(), repository.identity.as_str(), repository.secrets.len())
+    });
+    assert_eq!(found.collect::<Vec<_>>(), table);
+}
+
+/// Reads the secret of one repository of this forge, and of another one that has the same.
+fn read_secrets_of(forge: &str, secret: &str) -> Result<Vec<usize>, String> {
+    let table = |name| {
+        format!(
+            "[repositories.{name}]\nurl = \"https://git.example.com/acme/{name}\"\nforge = \"{forge}\"\nsecret = {{ env = \"S\" }}\n"
+        )
+    };
+    let read = |text: &str| {
+        let config = Config::parse(text, Path::new("deploy.toml"), "web1").expect("a good text");
+        Secrets::read(&config, &|_| Some(OsString::from(secret)))
+            .map(|secrets| secrets.webhook.values().map(Vec::len).collect())
+            .map_err(|problems| problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("\n"))
+    };
+    read(&table("blog"))?;
+    read(&(table("blog") + &table("shop")))
+}
+
+#[test]
+fn a_secret_that_its_forge_could_not_use_is_refused_before_the_first_delivery() {
+    const KEY: &str = "uX7KWyyDNMaBma4aVbJ/cbUQpdjqczuCyK/HxzV/u+4=";
+    let table = [
+        ("github", "0123456789abcdef", "is the same as that of repository `blog`"),
+        ("standard", "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oDazkIxYDE5xg=", "is the same as that of repository `blog`"),
+        ("standard", "0123456789abcdef0123", "is no secret of Standard Webhooks"),
+        ("standard", "whpk_uX7KWyyDNMaBma4aVbJ/cbUQpdjqczuCyK/HxzV/u+4=", ""),
+        ("sourcehut", KEY, ""),
+        ("sourcehut", "0123456789abcdef0123", "is no public key of a SourceHut instance"),
+        ("gitlab", "whsec_0123456789abcdef!", "begins with `whsec_`, but is not that and the base64"),
+        ("azure", "a-user-with-a-long-name:short", "has a weak password behind the user: it has 5 bytes"),
+    ];
+    for (forge, secret, expected) in table {
+        match read_secrets_of(forge, secret) {
+            Ok(read) => assert_eq!((expected, read), ("", vec![1, 1]), "{forge} {secret}"),
+            Err(error) => {
+                assert!(!expected.is_empty() && error.contains(expected), "{forge} {secret}: {error}");
+                assert!(!error.contains(secret), "the secret is shown: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_name_may_have_blanks_only_where_the_forge_has_such_names() {
+    let problems_of = |forge: &str, name: &str| {
+        let text = format!(
+            "[repositories.r]\nurl = \"https://git.example.com/a/b\"\nrepository = \"{name}\"\nforge = \"{forge}\"\nsecret = {{ env = \"S\" }}\n"
+        );
+        problems(&text).iter().map(|problem| problem.key.clone()).collect::<Vec<_>>()
+    };
+    for (forge, name, is_good) in [
+        ("azure", "My Shop/My Blog", true),
+        ("azure", " My Shop/blog", false),
+        ("azure", "My\\tShop/blog", false),
+        ("github", "acme/my blog", false),
+        ("github", "acme/blog", true),
+    ] {
+        let expected: &[&str] = if is_good { &[] } else { &["repositories.r.repository"] };
+        assert_eq!(problems_of(forge, name), expected, "{forge} {name}");
+    }
+}
+
+#[test]
+fn only_sourcehut_goes_without_a_secret() {
+    for forge in ["github", "gitlab", "bitbucket", "bitbucket-dc", "azure", "standard", "sourcehut"] {
+        let text = format!("[repositories.r]\nurl = \"https://git.example.com/a/b\"\nforge = \"{forge}\"\n");
+        let keys: Vec<_> = problems(&text).iter().map(|problem| problem.key.clone()).collect();
+        let expected: &[&str] = if forge == "sourcehut" { &[] } else { &["repositories.r.secret"] };
+        assert_eq!(keys, expected, "{forge}");
+        assert_eq!(problems(&format!("{text}secret = []\n")).len(), 1, "{forge}: an empty list is a mistake");
     }
 }

@@ -1,15 +1,8 @@
 //! What was sent is kept, says why it did (not) deploy, and can be sent again; what is secret in it is not kept.
 
 use std::process::{Command, Stdio};
-use std::time::{Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
-use landfall::domain::deployment::StateName;
-use landfall::domain::name::{NodeName, RepositoryName, SiteName};
-use landfall::domain::push::{Change, DeliveryKey, RefName};
-use landfall::domain::revision::Revision;
-use landfall::domain::routing::{Route, Wanted};
-use landfall::store::{NewDelivery, Store, Submission, Verdict, VerdictFor};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -624,46 +617,39 @@ fn nothing_in_a_delivery_moves_the_cursor() {
 
 #[test]
 fn a_push_of_several_refs_says_which_went_where() {
-    let house = house();
-    house.landfall(&["deliveries"]).expect(0);
-    let revision = |digit: &str| Revision::parse(&commit(digit)).expect("a commit");
-    let ref_name = |text: &str| RefName::parse(text).expect("a ref");
-    let change = |name: &str, digit: &str| Change {
-        ref_name: ref_name(name),
-        before: None,
-        after: Some(revision(digit)),
-        message: None,
+    let setup = Setup {
+        repository: "url = \"{house}/origin.git\"\nforge = \"bitbucket\"",
+        more: "[sites.tags]\nrepository = \"blog\"\ntags = \"^v1\"\nroot = \"{house}/tags\"\n",
+        ..Setup::default()
     };
-    let site = |site: &str, name: &str, digit: &str| VerdictFor {
-        site: SiteName::parse(site).expect("a name"),
-        node: NodeName::parse("elsewhere").expect("a name"),
-        route: Route::Deploy(Wanted { ref_name: ref_name(name), before: None, after: revision(digit) }),
-    };
-    let delivery = NewDelivery {
-        repository: RepositoryName::parse("blog").expect("a name"),
-        repository_id: None,
-        key: DeliveryKey::parse("d1").expect("an id"),
-        event: "push".into(),
-        digest: hex_digest(b"{}"),
-        changes: vec![change(MAIN, "1"), change("refs/tags/v1", "2"), change("refs/heads/x", "3")],
-        headers: Vec::new(),
-        body: b"{}".into(),
-        source: None,
-        replay: None,
-        received_at: DateTime::from(SystemTime::now()),
-    };
-    let verdict = Verdict::Sites(vec![site("blog", MAIN, "1"), site("shop", "refs/tags/v1", "2")]);
-    let store = Store::open(&format!("sqlite:{}", house.state.join("landfall.db").display())).expect("the store");
-    store.accept(Submission { delivery, verdict, arrived: Instant::now() }, &|_| None).expect("an answer");
+    let house = House::with(&setup);
+    let tip = house.origin.commit(&[("index.html", "one")]);
+    house.origin.git_bare(&["update-ref", "refs/tags/v1", &tip]);
+    let daemon = house.serve();
+    let side =
+        |kind: &str, name: &str| json!({ "type": kind, "name": name, "target": { "type": "commit", "hash": tip } });
+    let moved = |kind: &str, name: &str| json!({ "old": null, "new": side(kind, name) });
+    let gone = json!({ "old": side("branch", "old"), "new": null });
+    let changes = json!([moved("branch", "main"), moved("tag", "v1"), moved("branch", "x"), gone]);
+    let body = json!({ "push": { "changes": changes }, "repository": { "full_name": "acme/blog" } }).to_string();
+    let headers = [
+        ("content-type", "application/json".to_owned()),
+        ("x-event-key", "repo:push".to_owned()),
+        ("x-request-uuid", "d1".to_owned()),
+        ("x-hub-signature", github_signature(SECRET, body.as_bytes())),
+    ];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value)).into();
+    daemon.send(&Delivery { repository: "blog".into(), headers, body: body.into_bytes() }).expect(202, "queued");
+    house.wait_for_quiet();
     let kept = shown(&house, 1);
     let refs: Vec<_> = kept["refs"].as_array().expect("a list").iter().map(|moved| moved["ref"].clone()).collect();
-    assert_eq!(refs, [MAIN, "refs/tags/v1", "refs/heads/x"]);
+    assert_eq!(refs, [MAIN, "refs/tags/v1", "refs/heads/x", "refs/heads/old"]);
     let sites =
         kept["sites"].as_array().expect("a list").iter().map(|site| (site["site"].clone(), site["ref"].clone()));
-    assert_eq!(sites.collect::<Vec<_>>(), [(json!("blog"), json!(MAIN)), (json!("shop"), json!("refs/tags/v1"))]);
+    assert_eq!(sites.collect::<Vec<_>>(), [(json!("blog"), json!(MAIN)), (json!("tags"), json!("refs/tags/v1"))]);
     let text = house.landfall(&["delivery", "1"]).expect(0).stdout;
-    let queued = StateName::Queued;
-    assert!(text.contains(&format!("site:       shop queued, refs/tags/v1, deployment 2 {queued}\n")), "{text}");
-    assert!(text.contains("header:") || text.contains("digest:"), "{text}");
-    assert!(house.landfall(&["deliveries"]).expect(0).stdout.contains("  main, v1, x  "));
+    assert!(text.contains("\nsite:       tags queued, refs/tags/v1, deployment 2 succeeded\n"), "{text}");
+    assert!(text.contains(&format!("\nref:        refs/heads/x created at {tip}\n")), "{text}");
+    assert!(text.contains(&format!("\nref:        refs/heads/old deleted, was at {tip}\n")), "{text}");
+    assert!(house.landfall(&["deliveries"]).expect(0).stdout.contains("  main, v1, x, and 1 more  "));
 }

@@ -289,7 +289,8 @@ fn whoever_cannot_prove_it_gets_the_very_same_401_and_the_operator_the_reason() 
     assert!(answers.iter().all(|answer| without_date(answer) == first), "{answers:?}");
     daemon.send(&good).expect(202, "queued");
     wait_for_log(&daemon, "delivery 1: queued");
-    let is_refusal = |line: &&str| line.contains("refused a delivery") && line.ends_with("repository=blog");
+    let is_refusal =
+        |line: &&str| line.contains("refused a delivery") && line.ends_with("repository=blog source=127.0.0.1");
     assert_eq!(daemon.log().lines().filter(is_refusal).count(), 10, "{}", daemon.log());
 }
 
@@ -495,9 +496,13 @@ fn a_body_over_the_limit_is_refused_also_when_it_comes_in_pieces() {
     let body = format!("{{{}}}", " ".repeat(65_534));
     let answer = daemon.send(&Delivery::github("d", "ping", body));
     assert_eq!(answer.status, 200, "{answer:?}");
-    let head = "POST /hooks/blog HTTP/1.1\nhost: x\ncontent-type: application/json\ntransfer-encoding: chunked\n\n";
+    let head = format!(
+        "POST /hooks/blog HTTP/1.1\nhost: x\ncontent-type: application/json\nx-hub-signature-256: {}\n\
+         transfer-encoding: chunked\n\n",
+        github_signature(SECRET, b"another body")
+    );
     let chunks: String = (0..5).map(|_| format!("4000\r\n{}\r\n", "x".repeat(0x4000))).collect();
-    let answer = raw(&daemon, head, format!("{chunks}0\r\n\r\n").as_bytes());
+    let answer = raw(&daemon, &head, format!("{chunks}0\r\n\r\n").as_bytes());
     assert_eq!((answer.status, answer.json()["status"].as_str()), (413, Some("too_large")));
     assert!(answer.head.contains("\r\nconnection: close"), "{}", answer.head);
 }
@@ -519,8 +524,12 @@ fn a_chunked_body_is_verified_as_the_bytes_that_it_stands_for() {
 fn a_body_that_does_not_come_is_not_waited_for() {
     let house = House::new();
     let daemon = house.serve();
-    let head = "POST /hooks/blog HTTP/1.1\nhost: x\ncontent-type: application/json\ncontent-length: 100\n\n";
-    let answer = raw(&daemon, head, b"{");
+    let head = format!(
+        "POST /hooks/blog HTTP/1.1\nhost: x\ncontent-type: application/json\nx-hub-signature-256: {}\n\
+         content-length: 100\n\n",
+        github_signature(SECRET, b"{")
+    );
+    let answer = raw(&daemon, &head, b"{");
     assert_eq!((answer.status, answer.json()["status"].as_str()), (408, Some("timeout")));
 }
 

@@ -47,10 +47,11 @@ impl Stage {
         Ok(stage)
     }
 
+    /// The story tells what a webhook leads to: nothing else may deploy what it pushes.
     fn configuration(&self) -> String {
         let here = self.path().display();
         format!(
-            "state_dir = \"{here}/state\"\n\n[server]\nlisten = \"{ANY_PORT}\"\n\n\
+            "state_dir = \"{here}/state\"\nreconcile = \"0s\"\n\n[server]\nlisten = \"{ANY_PORT}\"\n\n\
              [repositories.blog]\nurl = \"{here}/blog.git\"\nrepository = \"{IDENTITY}\"\nforge = \"github\"\n\
              secret = {{ file = \"{here}/secret\" }}\n\n\
              [sites.{SITE}]\nrepository = \"blog\"\nbranch = \"main\"\nroot = \"{here}/webroot\"\n"
@@ -114,7 +115,7 @@ impl Stage {
         let ref_name = RefName::of_branch("main").map_err(|error| untrue(&error))?;
         let after = Revision::parse(commit).map_err(|error| untrue(&error))?;
         let kind = TestKind::Push { ref_name: &ref_name, before: None, after: &after };
-        let request = compose(Forge::Github, &self.secret, &TestMessage { key, repository: IDENTITY, kind }, now());
+        let request = compose(Forge::Github, &self.secret, &TestMessage { key, repository: IDENTITY, kind }, now())?;
         forge::send(&format!("{server}/hooks/blog"), request)
     }
 

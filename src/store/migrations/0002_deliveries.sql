@@ -12,9 +12,7 @@ CREATE INDEX delivery_by_time ON delivery (received_at);
 -- What of a delivery was for the site: of several refs one.
 ALTER TABLE delivery_site ADD COLUMN ref_name TEXT;
 ALTER TABLE delivery_site ADD COLUMN after_id TEXT;
-
--- The last commit whose author wanted no deployment: nobody may take it for a lost push.
-ALTER TABLE site ADD COLUMN skipped_id TEXT;
+CREATE INDEX delivery_site_by_commit ON delivery_site (site, after_id);
 
 -- The forge's own id of a repository, as its first authentic push said it.
 CREATE TABLE repository (

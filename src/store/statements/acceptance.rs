@@ -25,7 +25,7 @@ use super::{Connection, body, delivery, site};
 pub(in crate::store) async fn accept(
     connection: &mut Connection,
     submissions: &[Submission],
-    live: &Live,
+    live: &Live<'_>,
 ) -> Result<Vec<Acceptance>, StoreError> {
     for name in sites_of(submissions) {
         site::lock(connection, name).await?;
@@ -55,7 +55,7 @@ async fn decide(
     known: &mut Known,
     id: i64,
     submission: &Submission,
-    live: &Live,
+    live: &Live<'_>,
 ) -> Result<Acceptance, StoreError> {
     let ignored = DeliveryStatus::Of(SiteStatus::Ignored);
     if let Some(reason) = known.other_repository(submission) {
@@ -80,7 +80,7 @@ async fn decide_for(
     known: &mut Known,
     submission: &Submission,
     verdict: &VerdictFor,
-    live: &Live,
+    live: &Live<'_>,
 ) -> Result<SiteAcceptance, StoreError> {
     let VerdictFor { site: name, node, route } = verdict;
     let answer =
@@ -88,7 +88,6 @@ async fn decide_for(
     let wanted = match route {
         Route::Ignore(reason) => return Ok(answer(SiteStatus::Ignored, Some(reason.clone()), None, None)),
         Route::Skip(wanted, reason) => {
-            site::remember_skipped(connection, name, &wanted.after).await?;
             return Ok(answer(SiteStatus::Ignored, Some(reason.clone()), None, Some(wanted.clone())));
         }
         Route::Deploy(wanted) => wanted,
@@ -166,7 +165,7 @@ impl Known {
         connection: &mut Connection,
         name: &SiteName,
         node: &NodeName,
-        live: &Live,
+        live: &Live<'_>,
     ) -> Result<&mut Site, StoreError> {
         let entry = match self.sites.entry((name.clone(), node.clone())) {
             std::collections::btree_map::Entry::Occupied(entry) => return Ok(entry.into_mut()),

@@ -221,25 +221,40 @@ async fn with_sites(connection: &mut Connection, row: DeliveryRow) -> Result<Del
     row.into_delivery(sites.into_iter().map(DeliverySite::try_from).collect::<Result<_, _>>()?)
 }
 
-/// Drops some of the oldest deliveries that are older than this, or beyond this many. Gives back how many.
+/// Drops some of the oldest deliveries that are older than this, or beyond this many. Gives back how many. The last one of a
+/// ref that was for a site and ignored stays: without it, its commit would look like a lost push.
 pub(in crate::store) async fn prune(
     connection: &mut Connection,
     received_before: i64,
     keep_count: i64,
 ) -> Result<u64, StoreError> {
-    let (last,): (Option<i64>,) = sqlx::query_as(
-        "SELECT MAX(id) FROM (SELECT id FROM delivery WHERE received_at < $1 \
-         OR id <= (SELECT MAX(id) FROM delivery) - $2 ORDER BY id LIMIT $3) AS dropped",
+    let rows: Vec<(i64,)> = sqlx::query_as(
+        "SELECT id FROM delivery WHERE (received_at < $1 OR id <= (SELECT MAX(id) FROM delivery) - $2) \
+         AND id NOT IN (SELECT MAX(delivery) FROM delivery_site WHERE status = 'ignored' AND after_id IS NOT NULL \
+         GROUP BY site, ref_name) ORDER BY id LIMIT $3",
     )
     .bind(received_before)
     .bind(keep_count)
     .bind(DROPPED_AT_ONCE)
-    .fetch_one(&mut *connection)
+    .fetch_all(&mut *connection)
     .await?;
-    let Some(last) = last else { return Ok(0) };
-    sqlx::query("DELETE FROM delivery_site WHERE delivery <= $1").bind(last).execute(&mut *connection).await?;
-    let dropped = sqlx::query("DELETE FROM delivery WHERE id <= $1").bind(last).execute(&mut *connection).await?;
-    Ok(dropped.rows_affected())
+    let ids: Vec<i64> = rows.into_iter().map(|(id,)| id).collect();
+    let mut dropped = 0;
+    for piece in pieces(&ids) {
+        delete(connection, "DELETE FROM delivery_site WHERE delivery IN (", piece).await?;
+        dropped += delete(connection, "DELETE FROM delivery WHERE id IN (", piece).await?;
+    }
+    Ok(dropped)
+}
+
+async fn delete(connection: &mut Connection, statement: &'static str, ids: &[i64]) -> Result<u64, StoreError> {
+    let mut delete = sqlx::QueryBuilder::<Database>::new(statement);
+    let mut list = delete.separated(", ");
+    for id in ids {
+        list.push_bind(*id);
+    }
+    delete.push(")");
+    Ok(delete.build().execute(&mut *connection).await?.rows_affected())
 }
 
 #[derive(sqlx::FromRow)]

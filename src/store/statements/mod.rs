@@ -9,6 +9,7 @@ pub(in crate::store) mod body;
 pub(in crate::store) mod delivery;
 pub(in crate::store) mod journal;
 pub(in crate::store) mod queue;
+pub(in crate::store) mod reconcile;
 pub(in crate::store) mod row;
 pub(in crate::store) mod site;
 

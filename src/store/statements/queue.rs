@@ -460,19 +460,6 @@ pub(in crate::store) async fn last_ended(
     row.map(Deployment::try_from).transpose()
 }
 
-pub(in crate::store) async fn last_ref(
-    connection: &mut Connection,
-    site: &SiteName,
-) -> Result<Option<RefName>, StoreError> {
-    let row: Option<(String,)> = sqlx::query_as(
-        "SELECT ref_name FROM deployment WHERE site = $1 AND ref_name IS NOT NULL ORDER BY id DESC LIMIT 1",
-    )
-    .bind(site.as_str())
-    .fetch_optional(&mut *connection)
-    .await?;
-    row.map(|(text,)| read("ref_name", &text, |text| RefName::parse(text).ok())).transpose()
-}
-
 pub(in crate::store) async fn unfinished(
     connection: &mut Connection,
     node: &NodeName,

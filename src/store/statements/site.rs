@@ -7,7 +7,6 @@ use chrono::{DateTime, Utc};
 use crate::domain::deployment::Kind;
 use crate::domain::name::{NodeName, SiteName};
 use crate::domain::release_id::ReleaseId;
-use crate::domain::revision::Revision;
 use crate::store::{Deployment, Hold, StoreError};
 
 use super::row::{read, storable, time};
@@ -59,32 +58,6 @@ async fn set_hold(connection: &mut Connection, site: &SiteName, hold: &Hold) -> 
         .execute(&mut *connection)
         .await?;
     Ok(())
-}
-
-/// Remembers that nobody lost this commit: its author wanted no deployment.
-pub(super) async fn remember_skipped(
-    connection: &mut Connection,
-    site: &SiteName,
-    commit: &Revision,
-) -> Result<(), StoreError> {
-    sqlx::query("UPDATE site SET skipped_id = $1 WHERE name = $2")
-        .bind(commit.as_str())
-        .bind(site.as_str())
-        .execute(&mut *connection)
-        .await?;
-    Ok(())
-}
-
-pub(in crate::store) async fn skipped(
-    connection: &mut Connection,
-    site: &SiteName,
-) -> Result<Option<Revision>, StoreError> {
-    let row: Option<(Option<String>,)> = sqlx::query_as("SELECT skipped_id FROM site WHERE name = $1")
-        .bind(site.as_str())
-        .fetch_optional(&mut *connection)
-        .await?;
-    let skipped = row.and_then(|(text,)| text);
-    skipped.map(|text| read("skipped_id", &text, |text| Revision::parse(text).ok())).transpose()
 }
 
 pub(super) async fn clear_hold(connection: &mut Connection, site: &SiteName) -> Result<(), StoreError> {

@@ -11,8 +11,8 @@ stories! {
     each_arrival_of_a_key_is_an_attempt,
     a_body_is_kept_once_and_comes_back_as_it_was,
     the_first_id_of_a_repository_is_remembered_and_another_one_refused,
-    a_skipped_commit_is_remembered,
     what_is_old_or_too_much_is_dropped_the_oldest_first,
+    an_ignored_push_stays_as_long_as_it_is_the_last_of_its_ref,
     bodies_are_dropped_by_their_last_use,
     many_at_once_are_decided_in_their_order,
     a_delivery_that_cannot_be_written_takes_nothing_from_the_others,
@@ -111,17 +111,6 @@ fn the_first_id_of_a_repository_is_remembered_and_another_one_refused(store: &Fr
     assert_eq!(accept(store, other, pushed(&["shop"], 'f')).sites.len(), 1, "each repository has its own");
 }
 
-fn a_skipped_commit_is_remembered(store: &Fresh) {
-    let Route::Deploy(wanted) = verdict("blog", 'a').route else { panic!("no route") };
-    let skip = VerdictFor { route: Route::Skip(wanted, "the commit says so".into()), ..verdict("blog", 'a') };
-    assert_eq!(store.skipped(&name("blog")).expect("an answer"), None);
-    let site = only(accept(store, delivery("d1", 'a'), Verdict::Sites(vec![skip])));
-    assert_eq!((site.status, site.reason.as_deref()), (SiteStatus::Ignored, Some("the commit says so")));
-    assert_eq!(store.skipped(&name("blog")).expect("an answer"), Some(commit('a', 'a')));
-    assert_eq!(store.skipped(&name("shop")).expect("an answer"), None);
-    assert_eq!(waiting(store, &web1()), 0);
-}
-
 fn retention(keep_secs: u64, keep_count: i64, keep_bodies: i64) -> DeliveryRetention {
     DeliveryRetention { keep: Duration::from_secs(keep_secs), keep_count, keep_bodies }
 }
@@ -149,6 +138,22 @@ fn what_is_old_or_too_much_is_dropped_the_oldest_first(store: &Fresh) {
     assert_eq!(prune(retention(1100, 10, 1 << 30)), (3, 10, Some(1200), Some(1191)), "by number, in parts");
     assert_eq!(store.count("SELECT COUNT(*) FROM delivery_site"), 10);
     assert_eq!(waiting(store, &web1()), 1, "no deployment goes");
+}
+
+fn an_ignored_push_stays_as_long_as_it_is_the_last_of_its_ref(store: &Fresh) {
+    let Route::Deploy(wanted) = verdict("blog", 'a').route else { panic!("no route") };
+    let skip = VerdictFor { route: Route::Skip(wanted, "the commit says so".into()), ..verdict("blog", 'a') };
+    for id in ["d1", "d2"] {
+        let site = only(accept(store, delivery(id, 'a'), Verdict::Sites(vec![skip.clone()])));
+        assert_eq!((site.status, site.reason.as_deref()), (SiteStatus::Ignored, Some("the commit says so")));
+    }
+    for number in 0..5 {
+        push(store, "shop", &format!("s{number}"), 'a');
+    }
+    store.prune_deliveries(&retention(5000, 1, 1 << 30), at(9)).expect("an answer");
+    assert_eq!(all(store).iter().map(|kept| kept.id).collect::<Vec<_>>(), [7, 2]);
+    assert_eq!(look(store, 'a', 9), Reconciled::Left(Reason::Refused));
+    assert_eq!(waiting(store, &web1()), 1, "the shop's");
 }
 
 fn bodies_are_dropped_by_their_last_use(store: &Fresh) {

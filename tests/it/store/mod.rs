@@ -19,12 +19,13 @@ use landfall::domain::deployment::{
 use landfall::domain::hook_name::HookName;
 use landfall::domain::name::{NodeName, RepositoryName, SiteName};
 use landfall::domain::push::{Change, DeliveryKey, RefName};
+use landfall::domain::reconcile::{Reason, Sighting};
 use landfall::domain::release_id::ReleaseId;
 use landfall::domain::revision::Revision;
 use landfall::domain::routing::{Route, Wanted};
 use landfall::store::{
-    Acceptance, Claim, DeploymentFilter, FollowUp, Hold, NewDelivery, NewDeployment, SiteAcceptance, Store, StoreError,
-    Submission, Verdict, VerdictFor,
+    Acceptance, Claim, DeploymentFilter, FollowUp, Hold, NewDelivery, NewDeployment, Reconciled, SiteAcceptance, Store,
+    StoreError, Submission, Verdict, VerdictFor,
 };
 
 macro_rules! stories {
@@ -81,6 +82,12 @@ stories! {
     a_journal_that_makes_no_sense_is_refused,
     a_reason_with_any_byte_in_it_can_be_stored,
     the_newest_release_survives_a_failure,
+    a_tip_whose_push_was_lost_is_queued_once,
+    a_tip_is_left_alone_while_anything_speaks_against_it,
+    a_tip_that_was_seen_before_a_deployment_ended_is_left_alone,
+    a_tip_whose_push_was_ignored_is_not_lost,
+    a_push_and_a_look_at_the_remote_at_once_are_one_deployment,
+    a_site_knows_the_ref_it_was_last_to_deploy,
     everything_is_there_after_a_restart,
     two_processes_see_what_the_other_wrote,
     many_processes_open_a_fresh_store_at_once,
@@ -246,6 +253,103 @@ fn a_manual_deploy_is_never_a_duplicate_and_takes_the_waiting_place(store: &Fres
     assert_eq!(states, [StateName::Superseded, StateName::Superseded, StateName::Queued]);
     let row = store.deployment(again).expect("an answer").expect("a row");
     assert_eq!((row.trigger, row.requested_by.as_deref(), row.force), (Trigger::Manual, Some("ada"), true));
+}
+
+// --- Lost pushes ----------------------------------------------------------------------------------------------------
+
+fn a_tip_whose_push_was_lost_is_queued_once(store: &Fresh) {
+    push(store, "blog", "d1", 'a');
+    find(store, 'a', &Outcome::Live);
+    let Reconciled::Queued(id) = look(store, 'b', 9) else { panic!("it was not queued") };
+    let row = store.deployment(id).expect("an answer").expect("a row");
+    assert_eq!(
+        (row.trigger, row.kind, row.state, row.force),
+        (Trigger::Reconcile, Kind::Deploy, StateName::Queued, false)
+    );
+    assert_eq!((row.before, row.after), (Some(commit('a', 'a')), Some(commit('b', 'b'))));
+    assert_eq!((row.ref_name, row.requested_by, row.delivery), (Some(branch()), None, None));
+    assert_eq!((row.node, row.attempt, row.queued_at), (web1(), 1, at(9)));
+    assert_eq!(look(store, 'b', 9), Reconciled::Left(Reason::Busy));
+    assert_eq!(number(&push(store, "blog", "d2", 'b')), id, "the push that comes late is a duplicate");
+    find(store, 'b', &Outcome::of(failure(Cause::Error("x".into()))));
+    assert_eq!(look(store, 'b', 9), Reconciled::Left(Reason::Tried));
+    assert!(matches!(look(store, 'c', 9), Reconciled::Queued(_)));
+    let newer = number(&push(store, "blog", "d3", 'd'));
+    assert_eq!(claim(store, "w").deployment.id, newer, "a push takes its place");
+}
+
+fn a_tip_is_left_alone_while_anything_speaks_against_it(store: &Fresh) {
+    assert_eq!(look_live(store, 'a'), Reconciled::Left(Reason::Live));
+    push(store, "blog", "d1", 'a');
+    assert_eq!(look(store, 'b', 9), Reconciled::Left(Reason::Busy), "something waits");
+    let running = claim(store, "w");
+    assert_eq!(look(store, 'b', 9), Reconciled::Left(Reason::Busy), "something runs");
+    finish(store, &running, &Outcome::Live);
+    roll_back(store, "blog", "a bad day");
+    assert_eq!(look(store, 'b', 9), Reconciled::Left(Reason::Held));
+    assert_eq!(waiting(store, &web1()), 0);
+    let elsewhere = NodeName::parse("web2").expect("a name");
+    let seen = Sighting { ref_name: branch(), tip: commit('b', 'b'), asked_at: at(9) };
+    let shop = store.reconcile(&name("shop"), &elsewhere, &seen, &nothing_is_live, at(9)).expect("an answer");
+    assert!(matches!(shop, Reconciled::Queued(_)), "another site is not held");
+}
+
+fn a_tip_that_was_seen_before_a_deployment_ended_is_left_alone(store: &Fresh) {
+    push(store, "blog", "d1", 'b');
+    find(store, 'b', &Outcome::Live);
+    // It ended at 4: who asked before may have been shown what was there before the push.
+    assert_eq!(look(store, 'a', 4), Reconciled::Left(Reason::Overtaken));
+    assert!(matches!(look(store, 'a', 5), Reconciled::Queued(_)));
+}
+
+fn a_tip_whose_push_was_ignored_is_not_lost(store: &Fresh) {
+    let mut ignored = verdict("blog", 'a');
+    let Route::Deploy(wanted) = ignored.route else { panic!("no route") };
+    ignored.route = Route::Skip(wanted, "the message says so".into());
+    let answer = store.accept(submission(delivery("d1", 'a'), Verdict::Sites(vec![ignored]), at(0)), &nothing_is_live);
+    assert_eq!(only(answer.expect("an answer")).status, SiteStatus::Ignored);
+    assert_eq!(look(store, 'a', 9), Reconciled::Left(Reason::Refused));
+    let redelivered = number(&push(store, "blog", "d2", 'a'));
+    store.cancel_waiting(redelivered, "x", at(1)).expect("an answer");
+    assert_eq!(look(store, 'a', 9), Reconciled::Left(Reason::Cancelled));
+    assert!(matches!(look(store, 'b', 9), Reconciled::Queued(_)));
+}
+
+fn a_push_and_a_look_at_the_remote_at_once_are_one_deployment(store: &Fresh) {
+    for digit in ['a', 'b', 'c', 'd', 'e', 'f'] {
+        let start = Barrier::new(2);
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                start.wait();
+                look(store, digit, 9)
+            });
+            let pushing = scope.spawn(|| {
+                start.wait();
+                push(store, "blog", &digit.to_string(), digit)
+            });
+            let (looked, pushed) = (looking.join().expect("an end"), pushing.join().expect("an end"));
+            let expected = match looked {
+                Reconciled::Queued(id) => (SiteStatus::Duplicate, id),
+                Reconciled::Left(_) => (SiteStatus::Queued, number(&pushed)),
+            };
+            assert_eq!((pushed.status, number(&pushed)), expected);
+        });
+        assert_eq!(waiting(store, &web1()), 1);
+        find(store, digit, &Outcome::Live);
+    }
+    assert_eq!(store.deployments(&DeploymentFilter { site: None, limit: 50 }).expect("an answer").len(), 6);
+}
+
+fn a_site_knows_the_ref_it_was_last_to_deploy(store: &Fresh) {
+    let last = || store.last_ref(&name("blog"), &web1()).expect("an answer");
+    store.enqueue(&order("blog", Kind::Deploy), at(0)).expect("a number");
+    assert_eq!(last(), None, "an order says nothing of what the site is for");
+    push(store, "shop", "d1", 'a');
+    assert_eq!(last(), None);
+    push(store, "blog", "d2", 'a');
+    assert_eq!(last(), Some(branch()));
+    store.enqueue(&NewDeployment { ref_name: None, ..order("blog", Kind::Rollback) }, at(0)).expect("a number");
+    assert_eq!(last(), None, "what was superseded was not deployed");
 }
 
 // --- Claims and leases ----------------------------------------------------------------------------------------------
@@ -882,6 +986,26 @@ fn push(store: &Store, site: &str, id: &str, digit: char) -> SiteAcceptance {
 
 fn submission(delivery: NewDelivery, verdict: Verdict, received_at: DateTime<Utc>) -> Submission {
     Submission { delivery: NewDelivery { received_at, ..delivery }, verdict, arrived: Instant::now() }
+}
+
+/// What becomes of this tip of the branch, which a remote that was asked at this second shows.
+fn look(store: &Store, digit: char, asked_at: i64) -> Reconciled {
+    let seen = Sighting { ref_name: branch(), tip: commit(digit, digit), asked_at: at(asked_at) };
+    store.reconcile(&name("blog"), &web1(), &seen, &nothing_is_live, at(9)).expect("an answer")
+}
+
+/// The same for a commit that is live.
+fn look_live(store: &Store, digit: char) -> Reconciled {
+    let seen = Sighting { ref_name: branch(), tip: commit(digit, digit), asked_at: at(9) };
+    store.reconcile(&name("blog"), &web1(), &seen, &move |_| Some(commit(digit, digit)), at(9)).expect("an answer")
+}
+
+/// Runs what waits: it finds this tip, and ends at 4 like everything here.
+fn find(store: &Store, digit: char, outcome: &Outcome) {
+    let claim = claim(store, "w");
+    let found = Entry::Resolved(commit(digit, digit));
+    store.append(claim.deployment.id, &claim.token, &found, at(2)).expect("a line");
+    finish(store, &claim, outcome);
 }
 
 fn nothing_is_live(_: &SiteName) -> Option<Revision> {

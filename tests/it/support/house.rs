@@ -20,6 +20,8 @@ pub const SECRET: &str = "0123456789abcdef0123456789abcdef-blog";
 pub struct Setup<'a> {
     /// Lines for the top of the file, before any table.
     pub top: &'a str,
+    /// Lines for `[server]`.
+    pub server: &'a str,
     /// Lines for `[repositories.blog]`, in place of `url` and `forge`.
     pub repository: &'a str,
     /// Lines for `[sites.blog]`.
@@ -108,12 +110,16 @@ impl House {
 
     /// Writes the configuration anew.
     pub fn configure(&self, setup: &Setup<'_>) {
-        let Setup { top, repository, site, more } = setup;
+        let Setup { top, server, repository, site, more } = setup;
         let path = self.path();
         let url = format!("url = \"{}\"\nforge = \"github\"", self.origin.bare.display());
         let repository = if repository.is_empty() { &url } else { *repository };
         let mut text = String::new();
-        writeln!(text, "state_dir = \"{}\"\n{top}\n[server]\nlisten = \"127.0.0.1:0\"", self.state.display())
+        // What is pushed is deployed when the story says so.
+        if !top.contains("reconcile = ") {
+            text += "reconcile = \"0s\"\n";
+        }
+        writeln!(text, "state_dir = \"{}\"\n{top}\n[server]\nlisten = \"127.0.0.1:0\"\n{server}", self.state.display())
             .expect("a text");
         writeln!(text, "[repositories.blog]\nrepository = \"acme/blog\"\n{repository}").expect("a text");
         writeln!(text, "secret = {{ file = \"{}\" }}", path.join("secret").display()).expect("a text");

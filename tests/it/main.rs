@@ -20,6 +20,7 @@ mod permissions;
 mod queue;
 mod racing;
 mod reconcile;
+mod redeliver;
 mod rollback;
 mod stop;
 mod store;

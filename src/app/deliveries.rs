@@ -102,7 +102,7 @@ pub struct DeliveryDetails {
     /// What the list says of it.
     #[serde(flatten)]
     pub delivery: DeliveryReport,
-    /// Its headers, in the order they came; what is secret is redacted.
+    /// Its headers by name; what is secret is redacted.
     pub headers: Vec<Header>,
     /// Its body; what is secret is redacted. None if it is not kept.
     pub body: Option<Body>,
@@ -170,7 +170,9 @@ impl App {
         };
         let attempts = self.store.deliveries(&same_key)?.into_iter().map(Attempt::from).collect();
         let body = self.store.body(&kept.digest)?.map(Body::from);
-        let headers = std::mem::take(&mut kept.headers);
+        let mut headers = std::mem::take(&mut kept.headers);
+        // The HTTP server does not keep their order. Of one that was sent twice it does.
+        headers.sort_by(|(name, _), (other, _)| name.cmp(other));
         let headers = headers.into_iter().map(|(name, value)| Header { name, value }).collect();
         Ok(DeliveryDetails { delivery: kept.into(), headers, body, attempts })
     }

@@ -95,6 +95,7 @@ fn a_delivery_tells_everything_about_itself() {
             assert_eq!(header(name), Some(json!(value)), "{name}");
         }
         assert_eq!(header("host"), Some(json!("x")));
+        assert!(kept["headers"].as_array().expect("a list").is_sorted_by_key(|header| header["name"].to_string()));
     }
 }
 

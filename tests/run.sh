@@ -3,9 +3,13 @@
 #
 # Needs Rust, and installs what else is missing where apt and the right to use it are at hand. As root it runs the tests
 # twice: as root, which owners and `run_as` need, and as a plain user, as many will run Landfall. What it makes, packages and
-# /run/sshd apart, lies in one temporary directory and goes with it.
+# /run/sshd and what cargo builds apart, lies in one temporary directory and goes with it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+source=$PWD
+
+# How long each of the fuzz targets runs.
+FUZZ_SECONDS=${FUZZ_SECONDS:-60}
 
 # Where servers are for a plain user, and cargo is for a root without a login shell.
 export PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:/usr/local/sbin:/usr/sbin:/sbin"
@@ -39,6 +43,8 @@ main() {
     headline "all tests, as a plain user (owners and \`run_as\` can only be tested by root)"
     cargo test --locked --no-fail-fast -- --include-ignored
   fi
+  headline "fuzzing, $FUZZ_SECONDS s each"
+  "$source/fuzz/run.sh" "$FUZZ_SECONDS"
   printf '\ntests/run.sh: all passed\n'
 }
 
@@ -56,7 +62,7 @@ fail() {
 # Prints the Debian packages whose commands are not there.
 missing_packages() {
   local need
-  for need in cc:build-essential make:build-essential git:git bash:bash curl:curl openssl:openssl nginx:nginx-light \
+  for need in cc:build-essential c++:build-essential make:build-essential git:git bash:bash curl:curl openssl:openssl nginx:nginx-light \
     fcgiwrap:fcgiwrap sshd:openssh-server strace:strace setpriv:util-linux node:nodejs npm:npm \
     systemd-analyze:systemd tar:tar getent:libc-bin; do
     command -v "${need%%:*}" >/dev/null || printf '%s\n' "${need##*:}"

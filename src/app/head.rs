@@ -16,8 +16,7 @@ impl Service {
         let configured = self.app.config.repositories.get(repository).ok_or(ReceiveError::UnknownRepository)?;
         match &configured.allow_from {
             Some(networks) if !networks.iter().any(|network| network.contains(source)) => {
-                self.refusals.log(repository, &"its source is in no network of `allow_from`", source, self.now());
-                Err(ReceiveError::Refused)
+                Err(self.refuse_source(repository, source))
             }
             Some(_) | None => Ok(()),
         }
@@ -32,19 +31,7 @@ impl Service {
     ) -> Result<(), ReceiveError> {
         let configured = self.app.config.repositories.get(repository).ok_or(ReceiveError::UnknownRepository)?;
         let secrets = self.webhook_secrets.get(repository).map(Vec::as_slice).unwrap_or_default();
-        webhook::check_head(configured.forge, request, secrets).map_err(|refusal| {
-            self.refusals.log(repository, &refusal, source, self.now());
-            ReceiveError::Refused
-        })
-    }
-
-    /// Tells the operator how many refusals of the past minutes were only counted.
-    pub fn tell_past_refusals(&self) {
-        self.refusals.tell_past(self.now());
-    }
-
-    /// Tells the operator how many refusals were only counted, since nobody will ask again.
-    pub fn tell_all_refusals(&self) {
-        self.refusals.tell_all();
+        webhook::check_head(configured.forge, request, secrets)
+            .map_err(|refusal| self.refuse(repository, &refusal, request, source))
     }
 }

@@ -6,17 +6,19 @@
 //!   setup      configuration → sites as the engine needs them          receive    a webhook → what becomes of it
 //!   orders     what an operator asks for, and following it             report     what the store and the disks say
 //!   ready      whether a push could be taken and deployed now          head       who may send, before anything is read
-//!   refusals   who may not: counted, and told in moderation            deliveries what was sent, and sending it again
+//!   refusals   who may not: counted, and told in moderation            examine    why a saved request is (not) believed
+//!   deliveries what was sent, and sending it again
 //! ```
 //!
 //! Absent: async, HTTP, columns and colours, exit codes and status codes.
 
 pub mod deliveries;
+pub mod examine;
 mod head;
 pub mod orders;
 pub mod ready;
 pub mod receive;
-mod refusals;
+pub mod refusals;
 pub mod report;
 mod setup;
 
@@ -133,13 +135,7 @@ impl App {
 
     /// Which pushes are for which site.
     fn rules(&self) -> Vec<SiteRule> {
-        let rule = |(name, site): (&SiteName, &Site)| SiteRule {
-            site: name.clone(),
-            repository: site.repository.clone(),
-            refs: site.refs.clone(),
-            skip_markers: site.skip_markers.clone(),
-        };
-        self.config.sites.iter().map(rule).collect()
+        rules(&self.config)
     }
 
     /// Where a deployment's logs are.
@@ -193,6 +189,17 @@ impl Service {
     fn now(&self) -> DateTime<Utc> {
         (self.engine.clock)()
     }
+}
+
+/// Which pushes are for which site.
+fn rules(config: &Config) -> Vec<SiteRule> {
+    let rule = |(name, site): (&SiteName, &Site)| SiteRule {
+        site: name.clone(),
+        repository: site.repository.clone(),
+        refs: site.refs.clone(),
+        skip_markers: site.skip_markers.clone(),
+    };
+    config.sites.iter().map(rule).collect()
 }
 
 /// A configured site.

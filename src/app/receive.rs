@@ -21,7 +21,7 @@ use crate::domain::routing::{Routing, SiteRule, route};
 use crate::store::{
     Acceptance, NewDelivery, Replay, SiteAcceptance, StoreError, Submission, Ticket, Verdict, VerdictFor,
 };
-use crate::webhook::{self, Malformed, Parsed, Record, Request};
+use crate::webhook::{self, Malformed, Parsed, Record, Refused, Request};
 
 use super::Service;
 
@@ -130,10 +130,8 @@ impl Service {
         let now = self.now();
         let configured = self.app.config.repositories.get(repository).ok_or(ReceiveError::UnknownRepository)?;
         let secrets = self.webhook_secrets.get(repository).map(Vec::as_slice).unwrap_or_default();
-        let verified = webhook::authenticate(configured.forge, request, secrets, now).map_err(|refusal| {
-            self.refusals.log(repository, &refusal, source, now);
-            ReceiveError::Refused
-        })?;
+        let verified = webhook::authenticate(configured.forge, request, secrets, now)
+            .map_err(|Refused { refusal, request }| self.refuse(repository, &refusal, &request, source))?;
         let parsed = webhook::parse(&verified).inspect_err(|malformed| {
             log::warn!("a delivery makes no sense: {malformed} repository={repository} source={source}");
         })?;
@@ -225,7 +223,8 @@ pub(super) fn submission(
     Submission { delivery, verdict, arrived: Instant::now() }
 }
 
-fn judge(config: &Config, rules: &[SiteRule], repository: &RepositoryName, event: &Event) -> Verdict {
+/// What the configuration says to an event.
+pub(super) fn judge(config: &Config, rules: &[SiteRule], repository: &RepositoryName, event: &Event) -> Verdict {
     let ignored = |reason| Verdict::Whole { status: DeliveryStatus::Of(SiteStatus::Ignored), reason: Some(reason) };
     let push = match event {
         Event::Ping => return Verdict::Whole { status: DeliveryStatus::Pong, reason: None },

@@ -1,104 +1,219 @@
-//! How often deliveries were refused, and what of that is told: the first few of each minute are logged, the others counted.
-//! So whoever sends rubbish fills neither the log nor the disk.
+//! How often deliveries were refused and why, and what of that is told: the first few of each minute are logged, with what the
+//! operator should look at; the others are counted, and told when the minute is over. So whoever sends rubbish fills neither the
+//! log nor the disk, and costs no more than a number.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
+use crate::config::Config;
 use crate::domain::name::RepositoryName;
+use crate::domain::secret::Secret;
+use crate::webhook::{Doubt, Hint, Other, Refusal, Request, explain};
 
-/// The refusals of each repository.
+use super::Service;
+use super::receive::ReceiveError;
+
+/// How many refusals there were, by the word for their reason.
+pub type Counts = BTreeMap<&'static str, u64>;
+
+/// The refusals of each repository since the start.
 #[derive(Debug, Default)]
-pub(super) struct Refusals(Mutex<BTreeMap<RepositoryName, Window>>);
+pub(super) struct Refusals {
+    tallies: Mutex<BTreeMap<RepositoryName, Tally>>,
+    effort: Mutex<Effort>,
+}
 
-/// The refusals of a repository in one minute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Window {
+/// What was spent in this minute on hints for all repositories together.
+#[derive(Debug, Default)]
+struct Effort {
     since: DateTime<Utc>,
-    count: u64,
+    bytes: usize,
+}
+
+/// The refusals of one repository.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Tally {
+    /// When the minute began.
+    since: DateTime<Utc>,
+    /// How many of it were logged.
+    logged: u64,
+    /// Those that nobody was told about.
+    untold: Counts,
+    /// All since the start.
+    total: Counts,
 }
 
 /// What to do with a refusal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Telling {
-    /// Log it, after this many earlier ones that were not logged.
-    Log { unlogged: u64 },
+    /// Log it, after these earlier ones that were not logged.
+    Log { untold: Counts },
     /// Only count it.
     Count,
 }
 
-impl Refusals {
-    /// Counts a refusal, and logs it if it is one of the first.
-    pub(super) fn log(
+impl Service {
+    /// Counts a refusal and logs it, if it is one of the first, with the best hint there is. The sender is told nothing.
+    pub(super) fn refuse(
         &self,
         repository: &RepositoryName,
-        reason: &dyn fmt::Display,
+        refusal: &Refusal,
+        request: &Request,
+        source: IpAddr,
+    ) -> ReceiveError {
+        let now = self.now();
+        self.refusals.log(repository, refusal.word(), source, now, || match self.hint(repository, request, now) {
+            Some(hint) => format!("{refusal} (help: {hint})"),
+            None => refusal.to_string(),
+        });
+        ReceiveError::Refused
+    }
+
+    /// The same for a source that the repository does not take webhooks from.
+    pub(super) fn refuse_source(&self, repository: &RepositoryName, source: IpAddr) -> ReceiveError {
+        let reason = || "its source is in no network of `allow_from`".to_owned();
+        self.refusals.log(repository, "source", source, self.now(), reason);
+        ReceiveError::Refused
+    }
+
+    fn hint(&self, repository: &RepositoryName, request: &Request, now: DateTime<Utc>) -> Option<Hint> {
+        let is_affordable =
+            self.refusals.effort.lock().unwrap_or_else(PoisonError::into_inner).spend(request.body.len(), now);
+        if !is_affordable {
+            return None;
+        }
+        hints(&self.app.config, &self.webhook_secrets, repository, request, now).into_iter().next()
+    }
+
+    /// How often deliveries were refused since the start.
+    pub fn refusal_counts(&self) -> BTreeMap<RepositoryName, Counts> {
+        self.refusals.tallies().iter().map(|(name, tally)| (name.clone(), tally.total.clone())).collect()
+    }
+
+    /// Tells the operator of the refusals of past minutes that were only counted.
+    pub fn tell_past_refusals(&self) {
+        let now = self.now();
+        self.refusals.tell(|tally| tally.is_over(now));
+    }
+
+    /// Tells the operator of all refusals since the start, which is all that is left of them after the end.
+    pub fn tell_all_refusals(&self) {
+        self.refusals.tell(|_| true);
+        for (repository, counts) in self.refusal_counts() {
+            let count: u64 = counts.values().sum();
+            log::info!("refused deliveries since the start: {count} ({}) repository={repository}", listed(&counts));
+        }
+    }
+}
+
+/// What an operator should look at when this repository refuses this request.
+pub(super) fn hints(
+    config: &Config,
+    secrets: &BTreeMap<RepositoryName, Vec<Secret>>,
+    repository: &RepositoryName,
+    request: &Request,
+    now: DateTime<Utc>,
+) -> Vec<Hint> {
+    let Some(configured) = config.repositories.get(repository) else { return Vec::new() };
+    let secrets_of = |name| secrets.get(name).map(Vec::as_slice).unwrap_or_default();
+    let others = config.repositories.iter().filter(|(name, _)| *name != repository);
+    let others = others.map(|(name, other)| Other { name, forge: other.forge, secrets: secrets_of(name) });
+    let others: Vec<_> = others.collect();
+    explain(&Doubt { forge: configured.forge, request, secrets: secrets_of(repository), others: &others, now })
+}
+
+impl Refusals {
+    /// Counts a refusal; `say` is asked for its text only if it is logged.
+    fn log(
+        &self,
+        repository: &RepositoryName,
+        word: &'static str,
         source: IpAddr,
         now: DateTime<Utc>,
+        say: impl FnOnce() -> String,
     ) {
-        let telling = {
-            let mut windows = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let window = windows.entry(repository.clone()).or_insert(Window { since: now, count: 0 });
-            window.take(now)
-        };
-        let Telling::Log { unlogged } = telling else { return };
-        tell_unlogged(repository, unlogged);
-        log::warn!("refused a delivery: {reason} repository={repository} source={source}");
+        let telling = self.tallies().entry(repository.clone()).or_insert_with(|| Tally::new(now)).take(word, now);
+        let Telling::Log { untold } = telling else { return };
+        tell_untold(repository, &untold);
+        let said = say();
+        log::warn!("refused a delivery: {said} repository={repository} source={source}");
     }
 
-    /// Tells how many were not logged in the minutes that are over.
-    pub(super) fn tell_past(&self, now: DateTime<Utc>) {
-        self.tell(|window| window.is_over(now));
-    }
-
-    /// Tells how many were not logged at all.
-    pub(super) fn tell_all(&self) {
-        self.tell(|_| true);
-    }
-
-    fn tell(&self, is_due: impl Fn(&Window) -> bool) {
+    /// Tells of those that were only counted, where that is due.
+    fn tell(&self, is_due: impl Fn(&Tally) -> bool) {
         let mut due = Vec::new();
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|repository, window| {
-            let keep = !is_due(window);
-            if !keep {
-                due.push((repository.clone(), window.unlogged()));
-            }
-            keep
-        });
-        for (repository, unlogged) in due {
-            tell_unlogged(&repository, unlogged);
+        for (repository, tally) in self.tallies().iter_mut().filter(|(_, tally)| is_due(tally)) {
+            due.push((repository.clone(), std::mem::take(&mut tally.untold)));
+        }
+        for (repository, untold) in due {
+            tell_untold(&repository, &untold);
         }
     }
-}
 
-fn tell_unlogged(repository: &RepositoryName, unlogged: u64) {
-    if unlogged > 0 {
-        log::warn!("refused {unlogged} more deliveries, which were only counted repository={repository}");
+    fn tallies(&self) -> MutexGuard<'_, BTreeMap<RepositoryName, Tally>> {
+        self.tallies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Window {
-    fn take(&mut self, now: DateTime<Utc>) -> Telling {
-        let mut unlogged = 0;
+fn tell_untold(repository: &RepositoryName, untold: &Counts) {
+    let count: u64 = untold.values().sum();
+    if count > 0 {
+        let reasons = listed(untold);
+        log::warn!("refused {count} more deliveries, which were only counted ({reasons}) repository={repository}");
+    }
+}
+
+fn listed(counts: &Counts) -> String {
+    let each: Vec<_> = counts.iter().map(|(word, count)| format!("{word} {count}")).collect();
+    each.join(", ")
+}
+
+impl Tally {
+    fn new(since: DateTime<Utc>) -> Self {
+        Self { since, logged: 0, untold: Counts::new(), total: Counts::new() }
+    }
+
+    fn take(&mut self, word: &'static str, now: DateTime<Utc>) -> Telling {
+        *self.total.entry(word).or_default() += 1;
+        let mut untold = Counts::new();
         if self.is_over(now) {
-            unlogged = self.unlogged();
-            *self = Self { since: now, count: 0 };
+            untold = std::mem::take(&mut self.untold);
+            (self.since, self.logged) = (now, 0);
         }
-        self.count += 1;
-        if self.count <= LOGGED_PER_WINDOW { Telling::Log { unlogged } } else { Telling::Count }
+        if self.logged < LOGGED_PER_WINDOW {
+            self.logged += 1;
+            return Telling::Log { untold };
+        }
+        *self.untold.entry(word).or_default() += 1;
+        Telling::Count
     }
 
-    /// Also when the clock has stepped back, which must not silence the log.
     fn is_over(&self, now: DateTime<Utc>) -> bool {
-        now - self.since >= WINDOW || now < self.since
+        is_over(self.since, now)
     }
+}
 
-    fn unlogged(&self) -> u64 {
-        self.count.saturating_sub(LOGGED_PER_WINDOW)
+impl Effort {
+    /// Takes what a body of this length costs, if there is that much left of the minute's effort.
+    fn spend(&mut self, length: usize, now: DateTime<Utc>) -> bool {
+        if is_over(self.since, now) {
+            *self = Self { since: now, bytes: 0 };
+        }
+        let bytes = self.bytes.saturating_add(length.max(SMALLEST_EFFORT));
+        let is_affordable = bytes <= EFFORT_PER_WINDOW;
+        if is_affordable {
+            self.bytes = bytes;
+        }
+        is_affordable
     }
+}
+
+/// Whether the minute is over; also when the clock has stepped back, which must not silence the log.
+fn is_over(since: DateTime<Utc>, now: DateTime<Utc>) -> bool {
+    now - since >= WINDOW || now < since
 }
 
 const WINDOW: TimeDelta = TimeDelta::minutes(1);
@@ -106,47 +221,83 @@ const WINDOW: TimeDelta = TimeDelta::minutes(1);
 /// Enough to see what is wrong with a forge's settings.
 const LOGGED_PER_WINDOW: u64 = 10;
 
+/// The bytes of all bodies that are tried in other ways: each is signed some hundred times. Without this, whoever knows the
+/// names of many repositories could keep the machine busy.
+const EFFORT_PER_WINDOW: usize = 4 << 20;
+
+/// A short body is not for nothing.
+const SMALLEST_EFFORT: usize = 4 << 10;
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_first_refusals_of_a_minute_are_logged_and_the_others_counted() {
-        let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
-        let mut window = Window { since: start, count: 0 };
+    fn start() -> DateTime<Utc> {
+        DateTime::from_timestamp(1_700_000_000, 0).expect("a time")
+    }
+
+    /// A tally of a minute in which as many were logged as may be.
+    fn full() -> Tally {
+        let mut tally = Tally::new(start());
         for _ in 0..LOGGED_PER_WINDOW {
-            assert_eq!(window.take(start), Telling::Log { unlogged: 0 });
+            assert_eq!(tally.take("absent", start()), Telling::Log { untold: Counts::new() });
         }
+        tally
+    }
+
+    #[test]
+    fn the_first_refusals_of_a_minute_are_logged_and_the_others_counted_by_their_reason() {
+        let mut tally = full();
         for second in 0..7 {
-            assert_eq!(window.take(start + TimeDelta::seconds(second)), Telling::Count);
+            let word = if second < 2 { "prefix" } else { "mismatch" };
+            assert_eq!(tally.take(word, start() + TimeDelta::seconds(second)), Telling::Count);
         }
-        assert_eq!(window.take(start + WINDOW), Telling::Log { unlogged: 7 });
-        assert_eq!(window.take(start + WINDOW), Telling::Log { unlogged: 0 });
+        let untold = Counts::from([("prefix", 2), ("mismatch", 5)]);
+        assert_eq!(listed(&untold), "mismatch 5, prefix 2");
+        assert_eq!(tally.take("absent", start() + WINDOW), Telling::Log { untold });
+        assert_eq!(tally.take("absent", start() + WINDOW), Telling::Log { untold: Counts::new() });
+        assert_eq!(tally.total, Counts::from([("absent", LOGGED_PER_WINDOW + 2), ("prefix", 2), ("mismatch", 5)]));
     }
 
     #[test]
     fn a_clock_that_steps_back_does_not_silence_the_log() {
-        let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
-        let mut window = Window { since: start, count: LOGGED_PER_WINDOW };
-        assert_eq!(window.take(start - TimeDelta::hours(1)), Telling::Log { unlogged: 0 });
+        let earlier = start() - TimeDelta::hours(1);
+        assert_eq!(full().take("absent", earlier), Telling::Log { untold: Counts::new() });
     }
 
     #[test]
-    fn what_was_told_is_not_told_again() {
-        let start = DateTime::from_timestamp(1_700_000_000, 0).expect("a time");
+    fn what_is_told_is_told_once_and_stays_counted() {
         let refusals = Refusals::default();
         let blog = RepositoryName::parse("blog").expect("a name");
         let source = IpAddr::from([192, 0, 2, 1]);
-        let windows = || refusals.0.lock().expect("windows").clone();
+        let mut said = 0;
         for _ in 0..LOGGED_PER_WINDOW + 5 {
-            refusals.log(&blog, &"no", source, start);
+            refusals.log(&blog, "absent", source, start(), || {
+                said += 1;
+                String::new()
+            });
         }
-        refusals.tell_past(start + TimeDelta::seconds(59));
-        assert_eq!(windows().values().map(Window::unlogged).collect::<Vec<_>>(), [5]);
-        refusals.tell_past(start + WINDOW);
-        assert_eq!(windows().len(), 0);
-        refusals.log(&blog, &"no", source, start);
-        refusals.tell_all();
-        assert_eq!(windows().len(), 0);
+        assert_eq!(said, LOGGED_PER_WINDOW, "a text is made for those that are logged only");
+        let untold = || refusals.tallies()[&blog].untold.clone();
+        refusals.tell(|tally| tally.is_over(start() + TimeDelta::seconds(59)));
+        assert_eq!(untold(), Counts::from([("absent", 5)]));
+        refusals.tell(|tally| tally.is_over(start() + WINDOW));
+        assert_eq!(untold(), Counts::new());
+        assert_eq!(refusals.tallies()[&blog].total, Counts::from([("absent", LOGGED_PER_WINDOW + 5)]));
+    }
+
+    #[test]
+    fn hints_for_all_repositories_together_take_a_bounded_effort() {
+        let mut effort = Effort::default();
+        let most = (0..10_000).take_while(|_| effort.spend(0, start())).count();
+        assert_eq!(most, EFFORT_PER_WINDOW / SMALLEST_EFFORT);
+        assert!(!effort.spend(1, start() + TimeDelta::seconds(59)));
+        assert!(effort.spend(EFFORT_PER_WINDOW, start() + WINDOW), "the next minute is a new one");
+        assert!(!effort.spend(1, start() + WINDOW));
+        assert!(effort.spend(1, start()), "the clock has stepped back");
+        assert!(
+            !effort.spend(usize::MAX, start()) && effort.spend(1, start()),
+            "a large one leaves the rest to others"
+        );
     }
 }

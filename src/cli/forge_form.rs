@@ -195,7 +195,7 @@ fn sourcehut(repository: &Repository, url: &str, key: &str) -> Form {
             "The signature proves that SourceHut has sent a delivery, not that there was a push: others can make it sign what \
              they like. All they gain is that Landfall looks at the remote; only the tip of the configured ref is ever deployed."
                 .into(),
-            "help: a name of the repository in deploy.toml that nobody guesses keeps others from the URL".into(),
+            "help: `allow_from`, or a name of the repository in deploy.toml that nobody guesses, keeps others away".into(),
             "SourceHut does not name new branches and tags: push to a new branch twice, or `landfall deploy` it once.".into(),
         ],
     }

@@ -6,6 +6,7 @@
 //! forge    webhook send-test                              demo     the whole story on a temporary site
 //! forge_form   what `webhook` tells to paste, forge by forge
 //! deliveries   what was sent, and sending it again
+//! signature    check-signature
 //! ```
 //!
 //! Data goes to stdout, talk to stderr. Absent: what a command does beyond asking and printing (`app`).
@@ -18,6 +19,7 @@ mod forge_form;
 mod orders;
 mod serve;
 mod show;
+mod signature;
 
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -164,6 +166,18 @@ enum Command {
         #[arg(long, value_name = "URL")]
         url: Option<String>,
     },
+    /// Say why a saved webhook is (not) believed, what would have matched, and what the sites would do with it.
+    CheckSignature {
+        /// Its name in the configuration.
+        #[arg(value_parser = repository_name)]
+        repository: RepositoryName,
+        /// Its headers, as the forge's page shows them or `curl -v` prints them; `-` is standard input.
+        #[arg(long, value_name = "FILE")]
+        headers: PathBuf,
+        /// Its body, byte for byte; `-` is standard input.
+        #[arg(long, value_name = "FILE")]
+        body: PathBuf,
+    },
     /// Run the main job on a temporary site, and tell what happens.
     Demo {
         /// End after the story.
@@ -208,6 +222,9 @@ enum CliError {
     /// Only somebody else can sign.
     #[error(transparent)]
     CannotSign(#[from] CannotSign),
+    /// A saved webhook is not believed; why has been printed.
+    #[error("the server does not believe this request")]
+    NotAuthentic,
     /// A part of the demo did not come true.
     #[error("{0}")]
     Untrue(String),
@@ -246,13 +263,13 @@ impl CliError {
 }
 
 /// What the exit codes mean, for `--help`.
-const EXIT_CODES: &str = "Exit codes: 0 ok, 1 the deployment failed, 2 usage or configuration, 3 not found, 4 refused, \
-5 store or server not reachable, 130 interrupted.";
+const EXIT_CODES: &str = "Exit codes: 0 ok, 1 the deployment failed or the signature does not match, 2 usage or configuration, \
+3 not found, 4 refused, 5 store or server not reachable, 130 interrupted.";
 
 /// The exit code of an error: the only place that chooses one.
 fn exit_code(error: &CliError) -> u8 {
     match error {
-        CliError::Untrue(_) => 1,
+        CliError::Untrue(_) | CliError::NotAuthentic => 1,
         CliError::Usage(_) | CliError::Config(_) | CliError::App(AppError::Config(_)) => 2,
         CliError::App(AppError::NotFound(_)) => 3,
         CliError::App(AppError::Refused(_)) | CliError::Refused(_) | CliError::CannotSign(_) => 4,
@@ -328,6 +345,7 @@ fn start_log(command: &Command) {
         | Command::Redeliver { .. }
         | Command::Webhook { .. }
         | Command::SendTest { .. }
+        | Command::CheckSignature { .. }
         | Command::Demo { .. } => "error",
     };
     let mut builder = env_logger::Builder::from_env(env_logger::Env::new().filter_or("LANDFALL_LOG", level));
@@ -363,6 +381,9 @@ impl Shell {
             Command::Webhook { repository } => forge::webhook(self, &repository),
             Command::SendTest { repository, r#ref, url } => {
                 forge::send_test(self, &repository, r#ref.as_deref(), url.as_deref())
+            }
+            Command::CheckSignature { repository, headers, body } => {
+                signature::check_signature(self, &repository, &headers, &body)
             }
             Command::Demo { once } => demo::demo(once),
         }

@@ -64,6 +64,10 @@ impl BranchPattern {
         if text.starts_with("refs/") {
             return Err("a pattern is for the name of a branch, such as `release/*`, without `refs/heads/`".into());
         }
+        // No name has one, and the reasons below quote the text.
+        if text.contains(char::is_control) {
+            return Err("a pattern has no control characters".into());
+        }
         let glob = GlobBuilder::new(text).literal_separator(true).build().map_err(|error| error.kind().to_string())?;
         Ok(Self { text: text.to_owned(), matcher: glob.compile_matcher() })
     }
@@ -155,8 +159,9 @@ mod tests {
             let Ok(name) = RefName::parse(name) else { continue };
             assert_eq!(rule.matches(&name), expected, "{pattern} {name}");
         }
-        for bad in ["", "release/[", "{a", "refs/heads/main", &"x".repeat(501)] {
-            assert!(BranchPattern::parse(bad).is_err(), "{bad}");
+        for bad in ["", "release/[", "{a", "refs/heads/main", "a\nb", "[0-\0]", "[\u{9b}-\u{1b}]", &"x".repeat(501)] {
+            let reason = BranchPattern::parse(bad).expect_err(bad);
+            assert!(!reason.is_empty() && !reason.contains(char::is_control), "{bad:?}: {reason:?}");
         }
     }
 

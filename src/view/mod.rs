@@ -4,4 +4,5 @@
 
 pub mod answer;
 pub mod deliveries;
+pub mod signature;
 pub mod text;

@@ -15,6 +15,11 @@ pub(super) fn json_of(request: &Request) -> Result<Cow<'_, [u8]>, Malformed> {
 
 /// The decoded value of a field that must be in the form exactly once.
 pub(super) fn field(form: &[u8], name: &[u8]) -> Result<Vec<u8>, Malformed> {
+    // The content type is not signed. Who could change it on the way could else have JSON read as a form, and a part of it,
+    // such as the name of a branch, as the payload.
+    if form.trim_ascii_start().starts_with(b"{") {
+        return Err(Malformed::new("the body is JSON, and no form as its `content-type` says"));
+    }
     let mut found = None;
     for pair in form.split(|byte| *byte == b'&') {
         let mut halves = pair.splitn(2, |byte| *byte == b'=');
@@ -67,6 +72,9 @@ mod tests {
             ("payload=%4g", None),
             ("payload=%+1", None),
             ("payload=1&x%zz=1", None),
+            (r#"{"ref":"refs/heads/a&payload=%7B%7D&b"}"#, None),
+            ("\n{&payload=1", None),
+            ("x={&payload=1", Some("1")),
         ];
         for (form, expected) in table {
             assert_eq!(field(form).as_deref(), expected, "{form}");

@@ -4,20 +4,23 @@
 //! Request ── authenticate ──▶ Verified ── parse ──▶ Parsed { key, event, … }
 //!               │                           │
 //!               ▼                           ▼
-//!            Refusal                    Malformed
+//!            Refused                    Malformed
 //!     (the operator's log)        (the authentic sender)
+//!               │
+//!            explain ──▶ Hint, for the operator too
 //! ```
 //!
 //! The names of the forges' headers and payload fields live here and nowhere else, one file per forge. What several of them
 //! share: `signature` the HMACs, `public_key` Ed25519, `hex_signature` and `standard_signature` two ways of writing one down,
 //! `gogs_family` what three forges inherited from one, `form` and `payload` two ways of packing JSON, `refusal` the reasons,
-//! `secrets` what may be configured, `record` what is kept. The forge is the configured one: no header can choose a weaker check.
+//! `secrets` what may be configured, `explain` what would have matched, `record` what is kept. The forge is the configured one: no header can choose a weaker check.
 //!
 //! Absent from this room: input and output, the clock (`now` is an argument), the log, async, and any knowledge of sites.
 
 mod azure;
 mod bitbucket;
 mod bitbucket_dc;
+mod explain;
 mod forgejo;
 mod form;
 mod gitea;
@@ -45,6 +48,7 @@ use crate::domain::push::{DeliveryKey, Event, RefName};
 use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 
+pub use explain::{Doubt, Hint, Other, explain};
 pub use record::Record;
 pub use refusal::Refusal;
 use refusal::Twice;
@@ -66,6 +70,16 @@ pub struct Request {
 pub struct Verified {
     forge: Forge,
     request: Request,
+}
+
+/// A request that nobody has to believe, for those who ask why.
+#[derive(Debug, thiserror::Error)]
+#[error("{refusal}")]
+pub struct Refused {
+    /// Why.
+    pub refusal: Refusal,
+    /// What was refused.
+    pub request: Request,
 }
 
 /// What an authentic delivery says, and how to recognise it when it comes again.
@@ -150,22 +164,28 @@ pub fn authenticate(
     request: Request,
     secrets: &[Secret],
     now: DateTime<Utc>,
-) -> Result<Verified, Refusal> {
+) -> Result<Verified, Refused> {
+    match prove(forge, &request, secrets, now) {
+        Ok(()) => Ok(Verified { forge, request }),
+        Err(refusal) => Err(Refused { refusal, request }),
+    }
+}
+
+fn prove(forge: Forge, request: &Request, secrets: &[Secret], now: DateTime<Utc>) -> Result<(), Refusal> {
     let secrets = usable(secrets)?;
     match forge {
-        Forge::Github => github::authenticate(&request, &secrets)?,
-        Forge::Gitlab => gitlab::authenticate(&request, &secrets, now)?,
-        Forge::Gitea => gitea::authenticate(&request, &secrets)?,
-        Forge::Forgejo => forgejo::authenticate(&request, &secrets)?,
-        Forge::Gogs => gogs::authenticate(&request, &secrets)?,
-        Forge::Bitbucket => bitbucket::authenticate(&request, &secrets)?,
-        Forge::BitbucketDc => bitbucket_dc::authenticate(&request, &secrets)?,
+        Forge::Github => github::authenticate(request, &secrets),
+        Forge::Gitlab => gitlab::authenticate(request, &secrets, now),
+        Forge::Gitea => gitea::authenticate(request, &secrets),
+        Forge::Forgejo => forgejo::authenticate(request, &secrets),
+        Forge::Gogs => gogs::authenticate(request, &secrets),
+        Forge::Bitbucket => bitbucket::authenticate(request, &secrets),
+        Forge::BitbucketDc => bitbucket_dc::authenticate(request, &secrets),
         // The head is all there is.
-        Forge::Azure => azure::check_head(&request, &secrets)?,
-        Forge::Sourcehut => sourcehut::authenticate(&request, &secrets)?,
-        Forge::Standard => standard::authenticate(&request, &secrets, now)?,
+        Forge::Azure => azure::check_head(request, &secrets),
+        Forge::Sourcehut => sourcehut::authenticate(request, &secrets),
+        Forge::Standard => standard::authenticate(request, &secrets, now),
     }
-    Ok(Verified { forge, request })
 }
 
 /// A delivery that was authentic when it came, as it was kept.
@@ -235,6 +255,16 @@ pub fn accepts_media_type(forge: Forge, content_type: Option<&str>) -> bool {
             matches!(media_type.as_deref(), Some(JSON))
         }
     }
+}
+
+/// Why the door refuses a request before it looks for a proof, if it does.
+pub fn obstacle(forge: Forge, request: &Request) -> Option<&'static str> {
+    let text = |name| request.header(name).ok().flatten().map(String::from_utf8_lossy);
+    if text(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
+        return Some("it has a `content-encoding`, and what is signed are the bytes");
+    }
+    let content_type = text(CONTENT_TYPE);
+    (!accepts_media_type(forge, content_type.as_deref())).then_some("its `content-type` is none that the forge sends")
 }
 
 impl Request {
@@ -323,6 +353,8 @@ fn essence(content_type: &str) -> String {
 }
 
 const CONTENT_TYPE: &str = "content-type";
+const CONTENT_ENCODING: &str = "content-encoding";
+const CONTENT_LENGTH: &str = "content-length";
 const JSON: &str = "application/json";
 const FORM: &str = "application/x-www-form-urlencoded";
 
@@ -334,6 +366,9 @@ const LONGEST_REASON: usize = 300;
 
 #[cfg(test)]
 mod fixtures;
+
+#[cfg(test)]
+mod mutations;
 
 #[cfg(test)]
 mod tests {
@@ -441,7 +476,10 @@ mod tests {
             let empty = Secret::new(Vec::new());
             let request = compose(forge, &secret, &message, now());
             for secrets in [&[][..], std::slice::from_ref(&empty)] {
-                assert_eq!(authenticate(forge, request.clone(), secrets, now()).unwrap_err(), Refusal::NoSecret);
+                assert_eq!(
+                    authenticate(forge, request.clone(), secrets, now()).unwrap_err().refusal,
+                    Refusal::NoSecret
+                );
                 assert_eq!(check_head(forge, &request, secrets), Err(Refusal::NoSecret));
             }
             assert_eq!(check_head(forge, &request, std::slice::from_ref(&secret)), Ok(()));
@@ -456,7 +494,10 @@ mod tests {
         }
         let unusable = Secret::new(b"whsec_***".to_vec());
         let request = compose(Forge::Gitlab, &unusable, &message, now());
-        assert_eq!(authenticate(Forge::Gitlab, request, &[unusable], now()).unwrap_err(), Refusal::SecretUnusable);
+        assert_eq!(
+            authenticate(Forge::Gitlab, request, &[unusable], now()).unwrap_err().refusal,
+            Refusal::SecretUnusable
+        );
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn spellings(secret: &Secret) -> Vec<Vec<u8>> {
 }
 
 /// As in a form; of the punctuation only this stays as it is.
-fn percent_encoded(bytes: &[u8], plain: &[u8]) -> Vec<u8> {
+pub(super) fn percent_encoded(bytes: &[u8], plain: &[u8]) -> Vec<u8> {
     let encoded = bytes.iter().flat_map(|byte| match byte {
         b' ' => vec![b'+'],
         same if same.is_ascii_alphanumeric() || plain.contains(same) => vec![*same],

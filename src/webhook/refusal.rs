@@ -119,6 +119,35 @@ impl From<Twice> for Refusal {
 }
 
 impl Refusal {
+    /// The reason in a word, by which refusals are counted.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::NoSecret => "no_secret",
+            Self::SecretUnusable => "unusable_secret",
+            Self::Absent(_) => "absent",
+            Self::Twice(_) => "twice",
+            Self::Sha1Only(_) => "sha1_only",
+            Self::Prefix { .. } => "prefix",
+            Self::Length { .. } => "length",
+            Self::NotHex(_) => "not_hex",
+            Self::NoPayload => "no_payload",
+            Self::UnknownVersions(_) => "unknown_version",
+            Self::NotBase64 { .. } => "not_base64",
+            Self::NotSignature(_) => "not_signature",
+            Self::Nonce(_) => "nonce",
+            Self::Scheme(_) => "scheme",
+            Self::NotCredentials(_) => "not_credentials",
+            Self::Credentials(_) => "credentials",
+            Self::Id => "id",
+            Self::TimestampNotNumber => "timestamp",
+            Self::TooOld(_) => "too_old",
+            Self::FromTheFuture(_) => "from_the_future",
+            Self::TokenInsteadOfSignature => "token_instead_of_signature",
+            Self::SignatureInsteadOfToken => "signature_instead_of_token",
+            Self::Mismatch(_) => "mismatch",
+        }
+    }
+
     /// How much a reason says when several secrets each have their own: the further a request got, the more.
     fn telling(&self) -> u8 {
         match self {

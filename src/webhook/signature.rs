@@ -3,6 +3,7 @@
 //! Absent: header names, and how a forge writes a signature down.
 
 use hmac::{Hmac, KeyInit, Mac};
+use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 /// The HMAC of some bytes, computed once and compared with as many claims as were sent.
@@ -35,6 +36,12 @@ impl Signature {
 pub(super) fn same_token(sent: &[u8], expected: &[u8]) -> bool {
     let sent = Signature::new(TOKEN_PURPOSE, &[sent]).into_bytes();
     Signature::new(TOKEN_PURPOSE, &[expected]).matches(&sent)
+}
+
+/// Whether an HMAC-SHA1 is right: too weak to let anybody in, and good enough to tell a wrong secret from a lost header.
+#[expect(clippy::expect_used, reason = "an HMAC takes a key of any length")]
+pub(super) fn sha1_matches(key: &[u8], data: &[u8], claim: &[u8]) -> bool {
+    Hmac::<Sha1>::new_from_slice(key).expect("an HMAC takes any key").chain_update(data).verify_slice(claim).is_ok()
 }
 
 /// SHA-256 in lower-case hex.
@@ -97,6 +104,14 @@ mod tests {
         for (sent, expected, same) in table {
             assert_eq!(same_token(sent, expected), same, "{sent:?} {expected:?}");
         }
+    }
+
+    #[test]
+    fn the_older_hmac_is_that_of_rfc_2202() {
+        let right = hex::decode("effcdf6ae5eb2fa2d27416d5f184df9c259a7c79").unwrap();
+        assert!(sha1_matches(b"Jefe", b"what do ya want for nothing?", &right));
+        assert!(!sha1_matches(b"Jefe", b"what do ya want for nothing?", &right[..19]));
+        assert!(!sha1_matches(b"jefe", b"what do ya want for nothing?", &right));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![expect(unreachable_pub, reason = "what the support offers to the stories is public there, and nothing is reachable")]
 
 mod atomicity;
+mod check_signature;
 mod cli;
 mod config;
 mod crash;

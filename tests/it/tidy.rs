@@ -378,7 +378,7 @@ fn every_room_is_on_the_map_and_has_a_level() {
 #[test]
 fn every_file_says_what_it_is_for() {
     let says = |text: &str| text.starts_with("//! ");
-    for directory in ["src", "tests/it"] {
+    for directory in ["src", "tests/it", "fuzz/fuzz_targets"] {
         for (path, text) in files(directory) {
             assert!(says(&text), "{directory}/{path} does not begin with `//! `");
         }
@@ -394,7 +394,7 @@ fn machine_paths(text: &str) -> Vec<&str> {
 
 #[test]
 fn no_file_knows_a_path_of_the_machine_it_was_written_on() {
-    for directory in ["src", "tests/it"] {
+    for directory in ["src", "tests/it", "fuzz/fuzz_targets"] {
         for (path, text) in files(directory) {
             assert_eq!(machine_paths(&text), Vec::<&str>::new(), "{directory}/{path}");
         }
@@ -431,6 +431,22 @@ fn no_test_file_is_forgotten() {
         assert_eq!(declared, present(&directory), "{}", directory.display());
     }
     assert_eq!(declared("mod one;\nmod two {}\n"), BTreeSet::from(["one"]));
+}
+
+/// The packages of a lock file, with their versions.
+fn locked(path: &str) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(source().join(path)).expect("a lock file");
+    let packages = text.split("[[package]]\n").skip(1);
+    packages.map(|package| package.lines().take(2).collect::<Vec<_>>().join(" ")).collect()
+}
+
+#[test]
+fn what_is_fuzzed_is_what_is_built() {
+    let (built, fuzzed) = (locked("Cargo.lock"), locked("fuzz/Cargo.lock"));
+    let missing: Vec<_> = built.difference(&fuzzed).collect();
+    let again = "cp Cargo.lock fuzz/Cargo.lock && cargo metadata --manifest-path fuzz/Cargo.toml >/dev/null";
+    assert!(missing.is_empty(), "fuzz/Cargo.lock has not {missing:?}; make it again: {again}");
+    assert!(built.len() > 100 && !fuzzed.is_subset(&built), "the fuzzer itself is not in the product");
 }
 
 #[test]

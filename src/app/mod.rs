@@ -7,10 +7,12 @@
 //!   orders     what an operator asks for, and following it             report     what the store and the disks say
 //!   ready      whether a push could be taken and deployed now          head       who may send, before anything is read
 //!   refusals   who may not: counted, and told in moderation            examine    why a saved request is (not) believed
+//!   deliveries what was sent, and sending it again
 //! ```
 //!
 //! Absent: async, HTTP, columns and colours, exit codes and status codes.
 
+pub mod deliveries;
 pub mod examine;
 mod head;
 pub mod orders;

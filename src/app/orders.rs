@@ -142,8 +142,8 @@ impl Service {
     /// Does the work itself, for a command line without a server: first what dead processes left, then this deployment.
     /// Returns when the deployment has ended, or somebody else has taken it.
     pub fn work_on(&self, id: DeploymentId, stop: &Stop) -> Result<(), AppError> {
-        // What is to be deployed was said: comparing all sites with their remotes is for the service.
-        let crew = Crew { workers: 0, reconcile: Duration::ZERO };
+        // What is to be deployed was said: comparing all sites with their remotes, and forgetting, is for the service.
+        let crew = Crew { workers: 0, reconcile: Duration::ZERO, retention: None };
         let helpers = Workers::start(&self.engine, crew, stop, &self.bell)
             .map_err(AppError::io("start the threads of", &self.app.config.state_dir))?;
         let worked = self.work_until_taken(id, stop);

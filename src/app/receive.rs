@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 
 use crate::config::Config;
 use crate::domain::admission::{DeliveryStatus, SiteStatus};
+use crate::domain::deployment::{DeploymentId, StateName};
 use crate::domain::forge::Forge;
 use crate::domain::name::RepositoryName;
 use crate::domain::push::{DeliveryKey, Event, Push};
@@ -66,6 +67,25 @@ pub struct Receipt {
 }
 
 impl Receipt {
+    /// The deployments that it led to, or is a duplicate of.
+    pub fn deployments(&self) -> Vec<DeploymentId> {
+        self.sites.iter().filter_map(|site| Some(site.deployment?.0)).collect()
+    }
+
+    /// Says how far one of its deployments is now.
+    pub fn update(&mut self, id: DeploymentId, now: StateName) {
+        for (found, state) in self.sites.iter_mut().filter_map(|site| site.deployment.as_mut()) {
+            if *found == id {
+                *state = now;
+            }
+        }
+    }
+
+    /// The delivery in a line: its number, what became of it, and every reason.
+    pub fn headline(&self) -> String {
+        format!("delivery {}: {}{}", self.delivery, self.status.as_str(), self.reasons())
+    }
+
     /// Every reason there is, for the operator's log.
     fn reasons(&self) -> String {
         let of_sites = self.sites.iter().filter_map(|site| Some(format!("{}: {}", site.site, site.reason.as_ref()?)));
@@ -154,12 +174,8 @@ impl Note {
     pub(super) fn tell(&self, receipt: &Receipt) {
         let Self { repository, event, refs, key, source } = self;
         let source = source.map_or_else(String::new, |source| format!(" source={source}"));
-        log::info!(
-            "delivery {}: {}{} repository={repository} event={event:?} ref={refs:?} key={key}{source}",
-            receipt.delivery,
-            receipt.status.as_str(),
-            receipt.reasons(),
-        );
+        let headline = receipt.headline();
+        log::info!("{headline} repository={repository} event={event:?} ref={refs:?} key={key}{source}");
     }
 }
 

@@ -5,12 +5,14 @@
 //! check    the configuration, also against the remotes    orders   deploy rollback, and following them
 //! forge    webhook send-test                              demo     the whole story on a temporary site
 //! forge_form   what `webhook` tells to paste, forge by forge
+//! deliveries   what was sent, and sending it again
 //! signature    check-signature
 //! ```
 //!
 //! Data goes to stdout, talk to stderr. Absent: what a command does beyond asking and printing (`app`).
 
 mod check;
+mod deliveries;
 mod demo;
 mod forge;
 mod forge_form;
@@ -123,6 +125,29 @@ enum Command {
         #[arg(short, long)]
         follow: bool,
     },
+    /// List what forges have sent, and why it did (not) deploy.
+    Deliveries {
+        /// Only of this repository.
+        #[arg(long, value_name = "NAME", value_parser = repository_name)]
+        repository: Option<RepositoryName>,
+        #[command(flatten)]
+        list: List,
+    },
+    /// Print everything there is about a delivery.
+    Delivery {
+        /// Its number.
+        #[arg(value_name = "ID")]
+        delivery: i64,
+    },
+    /// Decide over a stored delivery again, as if its forge had sent it again.
+    Redeliver {
+        /// Its number.
+        #[arg(value_name = "ID")]
+        delivery: i64,
+        /// Queue what it leads to and return.
+        #[arg(long)]
+        no_wait: bool,
+    },
     /// Print what to paste into the forge: URL, secret, deploy key.
     Webhook {
         /// Its name in the configuration.
@@ -227,6 +252,14 @@ impl CliError {
     fn machine(operation: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Machine { operation, source }
     }
+
+    /// If a signal has ended the deployment, then it is that.
+    fn of_interrupted(self, interrupted: bool) -> Self {
+        match self {
+            Self::Deployment { text, .. } if interrupted => Self::Interrupted(text),
+            other => other,
+        }
+    }
 }
 
 /// What the exit codes mean, for `--help`.
@@ -307,6 +340,9 @@ fn start_log(command: &Command) {
         | Command::Status { .. }
         | Command::Deployments { .. }
         | Command::Log { .. }
+        | Command::Deliveries { .. }
+        | Command::Delivery { .. }
+        | Command::Redeliver { .. }
         | Command::Webhook { .. }
         | Command::SendTest { .. }
         | Command::CheckSignature { .. }
@@ -339,6 +375,9 @@ impl Shell {
             Command::Status { site } => show::status(self, site.as_ref()),
             Command::Deployments { site, list } => show::deployments(self, site.as_ref(), list.limit),
             Command::Log { deployment, follow } => show::log(self, deployment, follow),
+            Command::Deliveries { repository, list } => deliveries::deliveries(self, repository.as_ref(), list.limit),
+            Command::Delivery { delivery } => deliveries::delivery(self, delivery),
+            Command::Redeliver { delivery, no_wait } => deliveries::redeliver(self, delivery, no_wait),
             Command::Webhook { repository } => forge::webhook(self, &repository),
             Command::SendTest { repository, r#ref, url } => {
                 forge::send_test(self, &repository, r#ref.as_deref(), url.as_deref())

@@ -23,7 +23,7 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
     let signals = keep_signals()?;
     let config = shell.load()?;
     if !no_wait {
-        refuse_hopeless_work(&config, site)?;
+        refuse_hopeless_work(&config, Some(site))?;
     }
     let app = App::open(config)?;
     let asker = asker_name();
@@ -40,7 +40,7 @@ pub(super) fn deploy(shell: &Shell, site: &SiteName, wanted: Option<&str>, no_wa
 pub(super) fn rollback(shell: &Shell, site: &SiteName, to: Option<ReleaseId>, force: bool) -> Result<(), CliError> {
     let signals = keep_signals()?;
     let config = shell.load()?;
-    refuse_hopeless_work(&config, site)?;
+    refuse_hopeless_work(&config, Some(site))?;
     let app = App::open(config)?;
     let asker = asker_name();
     let id = app.order_rollback(site, to, force, Asker { name: &asker, now: now() })?;
@@ -62,8 +62,10 @@ pub(super) fn parse_ref(text: &str) -> Result<RefName, CliError> {
 /// Without a server this process does the work. What it cannot do must not wait in the queue: the operator was told that it
 /// was refused, and a server would do it at some later time. Nothing is made before: root with a mistake in the
 /// configuration would leave a state directory of root's.
-fn refuse_hopeless_work(config: &Config, site: &SiteName) -> Result<(), CliError> {
-    app::site(config, site)?;
+pub(super) fn refuse_hopeless_work(config: &Config, site: Option<&SiteName>) -> Result<(), CliError> {
+    if let Some(site) = site {
+        app::site(config, site)?;
+    }
     if !app::server_runs(config)? {
         app::check(config, &variable)?;
     }
@@ -72,16 +74,29 @@ fn refuse_hopeless_work(config: &Config, site: &SiteName) -> Result<(), CliError
 
 /// Follows what a server does, or does it here if there is none.
 fn see_through(shell: &Shell, app: App, id: DeploymentId, signals: &Signals) -> Result<(), CliError> {
+    let (ended, interrupted) = see_all_through(app, &[id], signals)?;
+    let print = |ended: Vec<Deployment>| ended.into_iter().try_for_each(|ended| print_end(shell, ended));
+    print(ended).map_err(|error| error.of_interrupted(interrupted))
+}
+
+/// The same for several, one after the other. True if a signal came, which ends all that are left.
+pub(super) fn see_all_through(
+    app: App,
+    ids: &[DeploymentId],
+    signals: &Signals,
+) -> Result<(Vec<Deployment>, bool), CliError> {
+    let mut all = Vec::with_capacity(ids.len());
     if app.server_runs()? {
-        let ended = follow_server(&app, id, signals)?;
-        return print_end(shell, ended);
+        for id in ids {
+            all.push(follow_server(&app, *id, signals)?);
+        }
+        return Ok((all, false));
     }
-    let service = Service::new(app, &variable)?;
-    let (ended, interrupted) = work(&service, id, signals)?;
-    print_end(shell, ended).map_err(|error| match error {
-        CliError::Deployment { text, .. } if interrupted => CliError::Interrupted(text),
-        other => other,
-    })
+    let (service, mut interrupted) = (Service::new(app, &variable)?, false);
+    for id in ids {
+        all.push(work(&service, *id, signals, &mut interrupted)?);
+    }
+    Ok((all, interrupted))
 }
 
 fn follow_server(app: &App, id: DeploymentId, signals: &Signals) -> Result<Deployment, CliError> {
@@ -103,18 +118,26 @@ fn follow_server(app: &App, id: DeploymentId, signals: &Signals) -> Result<Deplo
     Err(CliError::Unreachable(format!("the server has ended; deployment {id} goes on when it starts again\n{help}")))
 }
 
-/// Works in a second thread, so that this one can print what happens and hear a signal. True if one came.
-fn work(service: &Service, id: DeploymentId, signals: &Signals) -> Result<(Deployment, bool), CliError> {
-    let (stop, mut interrupted, mut log) = (Stop::new(), false, LogText::default());
-    let ended = std::thread::scope(|scope| {
+/// Works in a second thread, so that this one can print what happens and hear a signal, which ends what runs.
+fn work(
+    service: &Service,
+    id: DeploymentId,
+    signals: &Signals,
+    interrupted: &mut bool,
+) -> Result<Deployment, CliError> {
+    let (stop, mut log) = (Stop::new(), LogText::default());
+    if *interrupted {
+        stop.cancel(INTERRUPTED);
+    }
+    std::thread::scope(|scope| {
         let mut worker = Some(scope.spawn(|| service.work_on(id, &stop)));
         let mut left_alone = Instant::now();
         service.app.follow(id, &mut |chunk| tell_log(&mut log, chunk), &mut |time| {
-            if wait_for_signal(signals, time)?.is_some() && !interrupted {
-                interrupted = true;
+            if wait_for_signal(signals, time)?.is_some() && !*interrupted {
+                *interrupted = true;
                 tell("interrupted: takes back what was done");
                 stop.drain();
-                stop.cancel("interrupted by the operator");
+                stop.cancel(INTERRUPTED);
             }
             if let Some(ended) = worker.take_if(|worker| worker.is_finished()) {
                 let worked = ended.join().map_err(|_| CliError::Unreachable(BUG.into()))?;
@@ -130,8 +153,7 @@ fn work(service: &Service, id: DeploymentId, signals: &Signals) -> Result<(Deplo
             }
             Ok(true)
         })
-    })?;
-    Ok((ended, interrupted))
+    })
 }
 
 /// Prints what a deployment writes as it comes. Never an error: whoever stops reading has not stopped the deployment.
@@ -146,11 +168,23 @@ fn print_end(shell: &Shell, deployment: Deployment) -> Result<(), CliError> {
     let report = DeploymentReport::from(deployment);
     let text = text::headline(&report);
     let state = report.state;
-    let went_well = matches!(state, StateName::Succeeded | StateName::Current | StateName::Queued | StateName::Running);
+    let went_well = worst([state]).is_none();
     let printed = if went_well || shell.json { shell.print(&report, || format!("{text}\n")) } else { Ok(()) };
     // That nobody has read it does not make a failed deployment a good one.
     if went_well { printed } else { Err(CliError::Deployment { state, text }) }
 }
+
+/// The state of what went worst, if something did not go well. What has not ended may still.
+pub(super) fn worst(states: impl IntoIterator<Item = StateName>) -> Option<StateName> {
+    let badness = |state: &StateName| match state {
+        StateName::Succeeded | StateName::Current | StateName::Queued | StateName::Running => 0,
+        StateName::Superseded => 1,
+        StateName::Failed | StateName::Cancelled | StateName::Interrupted | StateName::Stuck => 2,
+    };
+    states.into_iter().filter(|state| badness(state) > 0).max_by_key(badness)
+}
+
+const INTERRUPTED: &str = "interrupted by the operator";
 
 /// What there is to say when the work has stopped by itself.
 const BUG: &str = "the deployment was given up because of a bug; see the log above\nhelp: the next command or server \

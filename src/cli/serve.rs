@@ -54,8 +54,8 @@ impl House {
         let listener = TcpListener::bind(address)
             .map_err(|error| CliError::Refused(format!("cannot listen on {address}: {error}")))?;
         let (stop, bell, engine) = (Stop::new(), service.bell.clone(), service.engine.clone());
-        let Config { workers: count, reconcile, .. } = service.app.config;
-        let crew = Crew { workers: count, reconcile };
+        let Config { workers: count, reconcile, deliveries, .. } = service.app.config;
+        let crew = Crew { workers: count, reconcile, retention: Some(deliveries) };
         let workers = Workers::start(&engine, crew, &stop, &bell).map_err(CliError::machine("start the workers"))?;
         let service = Arc::new(service);
         let doors = Doors::new(service.clone(), workers.pulse(), stop.clone());

@@ -1,8 +1,9 @@
 //! The order of effects: what comes after what when a site is deployed, rolled back, undone or recovered.
 //!
 //! ```text
-//! threads  workers, recovery, leases, reconcile                       (started and joined by whoever serves)
+//! threads  workers, recovery, leases, reconcile, forget               (started and joined by whoever serves)
 //! reconcile  compares sites with their remotes, queues what was lost  (never waits for a remote that is silent)
+//! forget   drops what is not to be kept of past deliveries            (in parts, and never a deployment)
 //! worker   claims a deployment, runs its story, records the end      (the lock; the lease; one retry)
 //!   deploy     the straight line from `before.pull` to prune          (may fail at each `?`)
 //!   rollback   the same for an older release
@@ -14,6 +15,7 @@
 //! Absent: any decision that follows from values (`domain`), any system call (`sys`), configuration files and HTTP.
 
 pub mod deploy;
+mod forget;
 mod reconcile;
 pub mod recover;
 pub mod rollback;
@@ -39,7 +41,6 @@ use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 use crate::git::Credentials;
 use crate::site::permissions::Executable;
-use crate::site::release::Release;
 use crate::site::{Ownership, SiteDisk, current};
 use crate::store::StoreError;
 use crate::sys::process::Identity;
@@ -100,10 +101,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// The commit of the site's live release. A disk that cannot be read has nothing live: the deployment will say.
+    /// See [`current::live_commit`].
     pub fn live_commit(&self) -> Option<Revision> {
-        let live = current::live(&self.disk).ok().flatten()?;
-        Some(Release::open(&self.disk, &live).ok().flatten()?.commit().clone())
+        current::live_commit(&self.disk)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The threads: workers, recovery, leases, reconcile. Whoever starts them joins them.
+//! The threads: workers, recovery, leases, reconcile, forget. Whoever starts them joins them.
 //!
 //! The queue is the store: nothing is kept in memory that a crash could lose. A wake-up is a hint, polling the truth.
 
@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use crate::store::DeliveryRetention;
 use crate::sys::bell::Bell;
 use crate::sys::stop::Stop;
 
+use super::forget::forget_loop;
 use super::reconcile::reconcile_loop;
 use super::recover::{Recovered, Scope, recover};
 use super::worker::{Engine, LEASE};
@@ -20,6 +22,8 @@ pub struct Crew {
     pub workers: usize,
     /// How often the sites are compared with their remotes; zero: never.
     pub reconcile: Duration,
+    /// How much of the past deliveries is kept; none: nothing is dropped.
+    pub retention: Option<DeliveryRetention>,
 }
 
 /// The threads that do the work. Whoever starts them joins them.
@@ -35,7 +39,7 @@ pub struct Workers {
 impl Workers {
     /// Starts the threads of a crew.
     pub fn start(engine: &Arc<Engine>, crew: Crew, stop: &Stop, bell: &Arc<Bell>) -> std::io::Result<Self> {
-        let Crew { workers, reconcile } = crew;
+        let Crew { workers, reconcile, retention } = crew;
         let (alive, leases_stop) = (Arc::new(()), Stop::new());
         let spawn = |name: String, stop: &Stop, body: Body| {
             let (engine, stop, bell, pulse) = (engine.clone(), stop.clone(), bell.clone(), alive.clone());
@@ -51,6 +55,10 @@ impl Workers {
         if !reconcile.is_zero() {
             let body = move |engine: &Engine, stop: &Stop, bell: &Bell| reconcile_loop(engine, reconcile, stop, bell);
             threads.push(spawn("reconcile".into(), stop, Box::new(body))?);
+        }
+        if let Some(retention) = retention {
+            let body = move |engine: &Engine, stop: &Stop, _: &Bell| forget_loop(engine, &retention, stop);
+            threads.push(spawn("forget".into(), stop, Box::new(body))?);
         }
         let leases = spawn("leases".into(), &leases_stop, Box::new(lease_loop))?;
         Ok(Self { threads, leases, leases_stop, alive })

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use crate::domain::release_id::ReleaseId;
+use crate::domain::revision::Revision;
 use crate::sys::fs::{self, LinkState};
 
 use super::lock::SiteLock;
@@ -39,6 +40,12 @@ pub fn read(disk: &SiteDisk) -> Result<Option<String>, SiteError> {
 /// The release that is live, if the link names one of ours.
 pub fn live(disk: &SiteDisk) -> Result<Option<ReleaseId>, SiteError> {
     Ok(read(disk)?.and_then(|text| disk.release_named_by(&text)))
+}
+
+/// The commit of the live release. A disk that cannot be read has nothing live: the deployment will say.
+pub fn live_commit(disk: &SiteDisk) -> Option<Revision> {
+    let live = live(disk).ok().flatten()?;
+    Some(Release::open(disk, &live).ok().flatten()?.commit().clone())
 }
 
 /// Makes a release live, by one rename: a visitor sees the old one or the new one. Survives a power cut when it returns.

@@ -3,5 +3,6 @@
 //! Absent: where the values come from, and where the text goes.
 
 pub mod answer;
+pub mod deliveries;
 pub mod signature;
 pub mod text;

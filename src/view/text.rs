@@ -73,6 +73,11 @@ pub fn site(site: &SiteReport, now: DateTime<Utc>) -> String {
             ),
         ));
     }
+    facts(&lines)
+}
+
+/// A line for each fact.
+pub(super) fn facts(lines: &[(&str, String)]) -> String {
     lines.iter().fold(String::new(), |mut text, (key, value)| {
         writeln!(text, "{:<12}{value}", format!("{key}:")).unwrap_or_default();
         text
@@ -185,7 +190,7 @@ impl LogText {
 }
 
 /// A ref as people write it.
-fn short_ref(name: &str) -> String {
+pub(super) fn short_ref(name: &str) -> String {
     let short = name.strip_prefix("refs/heads/").or_else(|| name.strip_prefix("refs/tags/"));
     harmless(short.unwrap_or(name))
 }
@@ -195,7 +200,7 @@ pub fn harmless(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
-fn nothing() -> String {
+pub(super) fn nothing() -> String {
     "-".into()
 }
 
@@ -216,7 +221,7 @@ fn duration(time: TimeDelta) -> String {
 }
 
 /// Left-aligned columns, two spaces apart. An empty list is the header alone.
-fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+pub(super) fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
     let rows: Vec<[String; N]> = [header.map(str::to_owned)].into_iter().chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: [usize; N] = std::array::from_fn(width);

@@ -354,10 +354,10 @@ fn an_interruption_before_the_first_hook_does_not_count() {
 }
 
 /// Numbers that look random and come again with the same seed, which a failure tells.
-struct Dice(u64, u64);
+pub(super) struct Dice(u64, u64);
 
 impl Dice {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let given = std::env::var("LANDFALL_TEST_SEED").ok().and_then(|text| text.parse().ok());
         let now = || SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a time").as_micros() as u64;
         let seed = given.unwrap_or_else(now);
@@ -365,7 +365,7 @@ impl Dice {
     }
 
     /// Below the limit.
-    fn roll(&mut self, limit: u64) -> u64 {
+    pub(super) fn roll(&mut self, limit: u64) -> u64 {
         self.1 = self.1.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.1 >> 33) % limit
     }
@@ -426,7 +426,7 @@ fn twenty_five_kills_at_random_moments_leave_a_whole_site_and_lose_no_push() {
 
 /// The command below strace, with these injections. Not with `--seccomp-bpf`: it is faster, but then signals are not
 /// injected.
-fn below_strace(house: &House, options: &[&str], args: &[&str]) -> Command {
+pub(super) fn below_strace(house: &House, options: &[&str], args: &[&str]) -> Command {
     let inner = house.command(args);
     let mut command = Command::new("strace");
     command.args(["-f", "-qqq"]).args(options);

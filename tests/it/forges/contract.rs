@@ -18,6 +18,11 @@ macro_rules! stories {
         }
 
         #[test]
+        fn what_was_sent_is_kept_without_its_secret_and_can_be_sent_again() {
+            crate::forges::contract::what_was_sent_is_kept_and_can_be_sent_again(&$dialect);
+        }
+
+        #[test]
         fn a_tag_deploys_the_site_of_tags() {
             crate::forges::contract::a_tag_deploys_the_site_of_tags(&$dialect);
         }
@@ -85,6 +90,37 @@ pub fn a_redelivery_of_what_failed_is_a_new_attempt(dialect: &Dialect) {
     assert_eq!(house.wait_for_end(attempt)["state"], "succeeded");
     dialect.pushed(&daemon, "d-1", &tip).expect(200, "current");
     assert_eq!(house.deployments().len(), 4);
+}
+
+pub fn what_was_sent_is_kept_and_can_be_sent_again(dialect: &Dialect) {
+    let house = dialect.house();
+    let tip = house.origin.commit(&[("index.html", "one")]);
+    let daemon = house.serve();
+    let push = dialect.signed((dialect.push)(&Told::push(dialect, "d-1", MAIN, &zeros(), &tip)));
+    house.wait_for_end(daemon.send(&push).expect(202, "queued").deployment());
+    let pong = (dialect.pongs)(&Told::push(dialect, "d-2", MAIN, &tip, &tip)).remove(0);
+    daemon.send(&dialect.signed(pong)).expect(200, "pong");
+    drop(daemon);
+    let shown = |id: i64| house.landfall(&["delivery", &id.to_string(), "--json"]).expect(0).json();
+    for (id, word) in [(1, "current"), (2, "pong")] {
+        let answer = house.landfall(&["redeliver", &id.to_string(), "--json"]).expect(0).json();
+        assert_eq!(answer["status"], word, "{answer}");
+        let (sent, again) = (shown(id), shown(id + 2));
+        for key in ["key", "event", "refs", "digest", "body", "headers"] {
+            assert_eq!(again[key], sent[key], "{key}");
+        }
+        assert_eq!((&again["attempt"], &again["replay_of"]), (&2.into(), &id.into()));
+        assert!(!sent.to_string().contains(dialect.secret), "{sent}");
+    }
+    let kept = shown(1);
+    assert_eq!(kept["body"]["text"], String::from_utf8_lossy(&push.body).as_ref());
+    let (_, proof) = push.headers.iter().find(|(name, _)| name == dialect.proof).expect("a proof");
+    let shows_proof = kept.to_string().contains(proof);
+    assert_eq!(
+        shows_proof, dialect.signs_body,
+        "a signature is no secret, and whatever is one does not depend on the body"
+    );
+    assert_eq!(house.deployments().len(), 1);
 }
 
 pub fn a_tag_deploys_the_site_of_tags(dialect: &Dialect) {

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -33,7 +33,16 @@ impl fmt::Debug for Daemon {
 
 impl Daemon {
     /// Starts it and waits until it listens.
-    pub fn start(mut command: Command) -> Self {
+    pub fn start(command: Command) -> Self {
+        Self::start_or(command, |status, log| panic!("the server ended with {status}:\n{log}")).expect("a server")
+    }
+
+    /// The same for one that may die before; none if it did.
+    pub fn try_start(command: Command) -> Option<Self> {
+        Self::start_or(command, |_, _| ())
+    }
+
+    fn start_or(mut command: Command, died: impl Fn(ExitStatus, &str)) -> Option<Self> {
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the binary");
         let log = Arc::new(Mutex::new(String::new()));
         let (stderr, kept) = (child.stderr.take().expect("a pipe"), log.clone());
@@ -45,15 +54,17 @@ impl Daemon {
             }
         });
         let mut daemon = Self { child, log, reader: Some(reader), address: String::new() };
-        daemon.address = wait_for("the server to listen", || {
+        let address = wait_for("the server to listen", || {
             let log = daemon.log();
             if let Some(status) = daemon.child.try_wait().expect("a status") {
-                panic!("the server ended with {status}:\n{log}");
+                died(status, &log);
+                return Some(None);
             }
             let rest = log.split_once("listens on http://")?.1;
-            Some(rest.split_once(' ')?.0.to_owned())
+            Some(Some(rest.split_once(' ')?.0.to_owned()))
         });
-        daemon
+        daemon.address = address?;
+        Some(daemon)
     }
 
     /// What it has logged so far.

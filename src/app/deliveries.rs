@@ -305,4 +305,4 @@ fn base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error>
 const SEND_AGAIN: &str = "help: redeliver it in the forge, or `landfall deploy` the site";
 
 /// Nobody reads more of them.
-const MOST_ATTEMPTS: i64 = 1000;
+const MOST_ATTEMPTS: i64 = 50;

@@ -16,10 +16,10 @@ use crate::domain::admission::{DeliveryStatus, SiteStatus};
 use crate::domain::deployment::{DeploymentId, StateName};
 use crate::domain::forge::Forge;
 use crate::domain::name::RepositoryName;
-use crate::domain::push::{DeliveryKey, Event, Push};
-use crate::domain::routing::{Routing, SiteRule, route};
+use crate::domain::push::{Change, DeliveryKey, Event, Push};
+use crate::domain::routing::{Route, Routing, SiteRule, route};
 use crate::store::{
-    Acceptance, NewDelivery, Replay, SiteAcceptance, StoreError, Submission, Ticket, Verdict, VerdictFor,
+    Acceptance, NewDelivery, Replay, RepositoryId, SiteAcceptance, StoreError, Submission, Ticket, Verdict, VerdictFor,
 };
 use crate::webhook::{self, Malformed, Parsed, Record, Refused, Request};
 
@@ -133,7 +133,7 @@ impl Service {
         let verified = webhook::authenticate(configured.forge, request, secrets, now)
             .map_err(|Refused { refusal, request }| self.refuse(repository, &refusal, &request, source))?;
         let parsed = webhook::parse(&verified).inspect_err(|malformed| {
-            log::warn!("a delivery makes no sense: {malformed} repository={repository} source={source}");
+            self.tell_malformed(repository, malformed, source);
         })?;
         let envelope = Envelope { source: Some(source), received_at: now, replay: None };
         let submission =
@@ -196,20 +196,30 @@ pub(super) fn submission(
     record: Record,
     envelope: Envelope,
 ) -> Submission {
-    let verdict = judge(config, rules, repository, &parsed.event);
     let Parsed { key, event_name: event, event: said, digest } = parsed;
+    let configured = config.repositories.get(repository);
+    let said = match said {
+        Event::Push(push) if configured.is_some_and(|configured| !configured.forge.proves_what_it_tells()) => {
+            Event::Push(without_claims(push))
+        }
+        said => said,
+    };
+    let verdict = judge(config, rules, repository, &said);
     let Envelope { source, received_at, replay } = envelope;
     let Record { headers, body } = record;
-    let is_pinned = config.repositories.get(repository).is_some_and(|repository| repository.forge_id.is_some());
-    let (repository_id, changes) = match said {
+    let (id, changes) = match said {
         Event::Push(Push { repository: _, repository_id, changes }) => (repository_id, changes),
         Event::Ping | Event::Other(_) | Event::Incomplete(_) => (None, Vec::new()),
     };
     // Only a push that the configured name belongs to may teach the store which repository has that name.
-    let is_ours = matches!(verdict, Verdict::Sites(_)) && !is_pinned;
+    let is_ours = matches!(verdict, Verdict::Sites(_));
+    let learner = configured.filter(|configured| is_ours && configured.forge_id.is_none());
+    let repository_id = learner
+        .zip(id)
+        .map(|(configured, id)| RepositoryId { of: format!("{} {}", configured.forge, configured.identity), id });
     let delivery = NewDelivery {
         repository: repository.clone(),
-        repository_id: repository_id.filter(|_| is_ours),
+        repository_id,
         key,
         event,
         digest,
@@ -221,6 +231,13 @@ pub(super) fn submission(
         received_at,
     };
     Submission { delivery, verdict, arrived: Instant::now() }
+}
+
+/// What is left of a push when anybody may have made it up: that one should look at these refs. An id would keep the real
+/// repository out from then on, and where a ref was makes a deployment wait until it is elsewhere.
+fn without_claims(push: Push) -> Push {
+    let changes = push.changes.into_iter().map(|change| Change { before: None, ..change });
+    Push { repository_id: None, changes: changes.collect(), ..push }
 }
 
 /// What the configuration says to an event.
@@ -235,15 +252,23 @@ pub(super) fn judge(config: &Config, rules: &[SiteRule], repository: &Repository
     let Some(configured) = config.repositories.get(repository) else {
         return ignored(format!("repository `{repository}` is not configured any more"));
     };
-    if let (Some(pinned), Some(sent)) = (&configured.forge_id, &push.repository_id)
-        && pinned != sent
-    {
-        return ignored(format!("the forge's id of the repository is `{sent}`, not the configured `{pinned}`"));
-    }
+    let other = match (&configured.forge_id, &push.repository_id) {
+        (Some(pinned), Some(sent)) if pinned != sent => {
+            Some(format!("the forge's id of the repository is `{sent}`, not the configured `{pinned}`"))
+        }
+        (Some(_) | None, _) => None,
+    };
     match route(rules, repository, &configured.identity, push) {
         Routing::Ignore(reason) => ignored(reason),
         Routing::Sites(sites) => {
-            let verdict = |(site, route)| VerdictFor { site, node: config.node.clone(), route };
+            let verdict = |(site, route): (_, Route)| VerdictFor {
+                site,
+                node: config.node.clone(),
+                route: match &other {
+                    Some(reason) => route.refused(reason),
+                    None => route,
+                },
+            };
             Verdict::Sites(sites.into_iter().map(verdict).collect())
         }
     }
@@ -253,5 +278,28 @@ impl From<Acceptance> for Receipt {
     fn from(accepted: Acceptance) -> Self {
         let Acceptance { delivery, status, reason, sites } = accepted;
         Self { delivery, status, reason, sites }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::push::RefName;
+    use crate::domain::revision::Revision;
+
+    #[test]
+    fn of_what_anybody_can_have_signed_only_the_refs_are_left() {
+        let commit = |digit: &str| Revision::parse(&digit.repeat(40)).ok();
+        let ref_name = RefName::of_branch("main").expect("a branch");
+        let message = Some("[skip deploy]".to_owned());
+        let change = Change { ref_name, before: commit("1"), after: commit("2"), message };
+        let push = Push {
+            repository: "~acme/blog".into(),
+            repository_id: Some("42".into()),
+            changes: vec![change.clone(), change.clone()],
+        };
+        let left = without_claims(push.clone());
+        assert_eq!((left.repository, left.repository_id), (push.repository, None));
+        assert_eq!(left.changes, [Change { before: None, ..change.clone() }, Change { before: None, ..change }]);
     }
 }

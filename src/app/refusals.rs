@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config::Config;
 use crate::domain::name::RepositoryName;
 use crate::domain::secret::Secret;
-use crate::webhook::{Doubt, Hint, Other, Refusal, Request, explain};
+use crate::webhook::{Doubt, Hint, Malformed, Other, Refusal, Request, explain};
 
 use super::Service;
 use super::receive::ReceiveError;
@@ -70,6 +70,13 @@ impl Service {
             None => refusal.to_string(),
         });
         ReceiveError::Refused
+    }
+
+    /// Tells of a delivery that is authentic and makes no sense. Where anybody may have one signed, this is as cheap as a
+    /// refusal, and is told as seldom.
+    pub(super) fn tell_malformed(&self, repository: &RepositoryName, malformed: &Malformed, source: IpAddr) {
+        let reason = || format!("it is authentic, and makes no sense: {malformed}");
+        self.refusals.log(repository, "malformed", source, self.now(), reason);
     }
 
     /// The same for a source that the repository does not take webhooks from.

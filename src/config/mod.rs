@@ -54,7 +54,7 @@ pub struct Config {
     pub server: Server,
     /// The store, as a URL; default `landfall.db` in the state directory.
     pub store_url: String,
-    /// How much of the past deliveries is kept; default 30 days, 10,000 of them, and 256 MiB of bodies.
+    /// How much of the past deliveries is kept; default 30 days, 10,000 of each repository, and 256 MiB of bodies.
     pub deliveries: DeliveryRetention,
     /// This machine; default the host name.
     pub node: NodeName,

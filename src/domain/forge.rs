@@ -63,6 +63,11 @@ impl Forge {
         Self::ALL.into_iter().find(|forge| forge.as_str() == text)
     }
 
+    /// Whether a proof says that what a delivery tells has happened. SourceHut signs whatever anybody asks it to.
+    pub fn proves_what_it_tells(self) -> bool {
+        self != Self::Sourcehut
+    }
+
     /// Whether `Acme/Blog` and `acme/blog` are one repository there.
     pub fn ignores_case(self) -> bool {
         match self {

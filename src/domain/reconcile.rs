@@ -13,7 +13,7 @@ use super::ref_rule::RefRule;
 use super::revision::Revision;
 
 /// The ref that a site asks its remote for: its branch, or of several the one whose push it was last asked to deploy. A tag
-/// does not move, so there is nothing to lose.
+/// does not move; which of many was pushed and not told of, nobody can say.
 pub fn ref_to_ask<'a>(rule: &'a RefRule, last: Option<&'a RefName>) -> Option<&'a RefName> {
     match rule {
         RefRule::Branch(branch) => Some(branch),

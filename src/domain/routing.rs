@@ -41,6 +41,16 @@ pub enum Route {
     Skip(Wanted, String),
 }
 
+impl Route {
+    /// The same, but whoever it was for refuses it. What was pushed is remembered: nobody may take it for lost.
+    pub fn refused(self, reason: &str) -> Self {
+        match self {
+            Self::Deploy(wanted) | Self::Skip(wanted, _) => Self::Skip(wanted, reason.to_owned()),
+            Self::Ignore(reason) => Self::Ignore(reason),
+        }
+    }
+}
+
 /// The verdict over a push: for the whole if it cannot be for any site, else one for each site of the repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Routing {

@@ -59,7 +59,10 @@ impl Share<'_> {
             self.permits.clear();
             self.is_large = true;
         }
-        self.permits.push(permit);
+        // A body may come in as many pieces as it has bytes, and most of them need nothing more.
+        if more > 0 {
+            self.permits.push(permit);
+        }
         self.length = length;
         Ok(())
     }
@@ -144,6 +147,17 @@ mod tests {
         }
         drop(share);
         assert_eq!(used(), (0, 0));
+    }
+
+    #[test]
+    fn a_body_in_pieces_of_a_byte_takes_no_more_than_its_bytes() {
+        let budget = Budget::new(25 * MIB);
+        let mut share = budget.share();
+        for length in 1..=2 * MIB {
+            share.grow(length).expect("room");
+        }
+        assert!(share.permits.len() <= MIB / UNIT, "{}", share.permits.len());
+        assert_eq!(LARGE_BODIES - budget.large.available_permits() * UNIT, 2 * MIB - FREE);
     }
 
     #[test]

@@ -141,21 +141,22 @@ async fn read_body<'a>(
     doors: &'a Doors,
 ) -> Result<(Vec<u8>, Share<'a>), Rejection> {
     let limit = doors.service.app.config.server.body_limit;
-    let read = async {
-        let (mut body, mut share) = (Vec::with_capacity(first_room(head)), doors.budget.share());
-        while let Some(chunk) = payload.next().await {
-            let chunk = chunk.map_err(|_| Rejection::BrokenBody)?;
-            let length = body.len() + chunk.len();
-            if length > limit {
-                return Err(Rejection::TooLarge(limit));
-            }
-            share.grow(length)?;
-            body.extend_from_slice(&chunk);
+    let (mut body, mut share) = (Vec::with_capacity(first_room(head)), doors.budget.share());
+    let begin = Instant::now();
+    loop {
+        // However long it is said to be, what counts is what came.
+        let deadline = BODY_DEADLINE + Duration::from_secs(body.len() as u64 / SLOWEST_BYTES_PER_SEC);
+        let left = deadline.saturating_sub(begin.elapsed());
+        let Some(chunk) = timeout(left, payload.next()).await.map_err(|_| Rejection::TooSlow)? else { break };
+        let chunk = chunk.map_err(|_| Rejection::BrokenBody)?;
+        let length = body.len() + chunk.len();
+        if length > limit {
+            return Err(Rejection::TooLarge(limit));
         }
-        Ok((body, share))
-    };
-    let deadline = BODY_DEADLINE + Duration::from_secs(announced(head).unwrap_or(limit) as u64 / SLOWEST_BYTES_PER_SEC);
-    timeout(deadline, read).await.map_err(|_| Rejection::TooSlow)?
+        share.grow(length)?;
+        body.extend_from_slice(&chunk);
+    }
+    Ok((body, share))
 }
 
 /// Room for a body that is not large, so that it is not copied while it grows. Not touched before it is used, nor counted.
@@ -167,8 +168,8 @@ fn plain(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
     headers.iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect()
 }
 
-/// What a body may take, plus its length at the slowest rate that is not a trick to hold a connection: no forge waits longer
-/// for its answer.
+/// What a body may take, plus what has come of it at the slowest rate that is not a trick to hold a connection: no forge
+/// waits longer for its answer.
 const BODY_DEADLINE: Duration = Duration::from_secs(10);
 const SLOWEST_BYTES_PER_SEC: u64 = 1 << 20;
 

@@ -37,8 +37,8 @@ pub use acceptor::{Acceptor, Ticket};
 use types::Memory;
 pub use types::{
     Acceptance, Claim, Delivery, DeliveryFilter, DeliveryRetention, DeliverySite, Deployment, DeploymentFilter,
-    FollowUp, Hold, JournalLine, Live, NewDelivery, NewDeployment, Reconciled, Replay, SiteAcceptance, StoreError,
-    Submission, Verdict, VerdictFor,
+    FollowUp, Hold, JournalLine, Live, NewDelivery, NewDeployment, Reconciled, Replay, RepositoryId, SiteAcceptance,
+    StoreError, Submission, Verdict, VerdictFor,
 };
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/store/migrations");

@@ -69,7 +69,7 @@ pub struct NewDelivery {
     /// Whose webhook it is.
     pub repository: RepositoryName,
     /// The forge's own id of the repository, if the store is to remember it and to refuse another one.
-    pub repository_id: Option<String>,
+    pub repository_id: Option<RepositoryId>,
     /// The forge's id of it.
     pub key: DeliveryKey,
     /// The forge's word for the event.
@@ -88,6 +88,15 @@ pub struct NewDelivery {
     pub replay: Option<Replay>,
     /// When it came.
     pub received_at: DateTime<Utc>,
+}
+
+/// What a forge calls a repository that never changes, beside the name that may.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct RepositoryId {
+    /// The forge and the name as they are configured: of others nothing is known yet.
+    pub of: String,
+    /// The forge's id.
+    pub id: String,
 }
 
 /// That an operator sends a stored delivery again.
@@ -110,13 +119,13 @@ pub struct Submission {
     pub arrived: Instant,
 }
 
-/// What a writer need not ask again, since it wrote or read it a moment ago and nobody changes it.
+/// What a writer need not ask again: an id never changes, and a body that was used a moment ago is the last to be dropped.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory {
     /// The ids of repositories.
-    pub(super) repositories: BTreeMap<RepositoryName, String>,
-    /// Digests of the bodies that were kept last.
-    pub(super) bodies: Vec<String>,
+    pub(super) repositories: BTreeMap<(RepositoryName, String), String>,
+    /// Digests of the bodies that were kept last, and when each was marked as used.
+    pub(super) bodies: Vec<(String, DateTime<Utc>)>,
 }
 
 /// Tells which commit is live on a site at this moment.
@@ -243,7 +252,7 @@ pub struct DeliveryFilter {
 pub struct DeliveryRetention {
     /// How long a delivery stays.
     pub keep: Duration,
-    /// How many stay at most.
+    /// How many of each repository stay at most.
     pub keep_count: i64,
     /// What all bodies may take together, compressed, in bytes.
     pub keep_bodies: i64,

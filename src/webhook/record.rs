@@ -3,6 +3,7 @@
 use memchr::memmem;
 
 use super::Verified;
+use crate::domain::forge::Forge;
 use crate::domain::secret::Secret;
 
 /// A delivery as it is kept.
@@ -18,9 +19,16 @@ impl Verified {
     /// What may be kept of the delivery, given the secrets that prove such ones. Old Gitea and Gogs write the secret into
     /// the payload (go-gitea/gitea#3901), and a GitLab token is one in a header.
     pub fn record(&self, secrets: &[Secret]) -> Record {
-        let needles: Vec<Vec<u8>> = secrets.iter().flat_map(spellings).collect();
+        let mut needles: Vec<Vec<u8>> = secrets.iter().flat_map(|secret| spellings(secret.expose())).collect();
+        if self.forge == Forge::Azure {
+            // Of `user:password` the password alone.
+            let passwords = secrets.iter().filter_map(|secret| secret.expose().splitn(2, |byte| *byte == b':').nth(1));
+            needles.extend(passwords.filter(|password| password.len() >= SHORTEST_PASSWORD).flat_map(spellings));
+        }
+        // The longest first: one may be the beginning of another.
+        needles.sort_by_key(|needle| std::cmp::Reverse(needle.len()));
         let headers = self.request.headers.iter().take(MOST_HEADERS).map(|(name, value)| {
-            let secret = SECRET_HEADERS.contains(&name.as_str()) || holds(value, &needles);
+            let secret = sounds_secret(name) || holds(value, &needles);
             let shown = if secret { REDACTED.to_owned() } else { String::from_utf8_lossy(value).into_owned() };
             (name.clone(), shown)
         });
@@ -30,8 +38,7 @@ impl Verified {
 
 /// How a secret may stand in a body: as it is, in JSON, and in a form. The forges that write it there are written in Go, whose
 /// JSON and forms escape more, or other characters, than most.
-fn spellings(secret: &Secret) -> Vec<Vec<u8>> {
-    let raw = secret.expose();
+fn spellings(raw: &[u8]) -> Vec<Vec<u8>> {
     if raw.is_empty() {
         return Vec::new();
     }
@@ -60,6 +67,11 @@ pub(super) fn percent_encoded(bytes: &[u8], plain: &[u8]) -> Vec<u8> {
     encoded.collect()
 }
 
+/// Proxies and forges let their users add headers of their own, such as `x-api-key`.
+fn sounds_secret(name: &str) -> bool {
+    !HARMLESS_HEADERS.contains(&name) && SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
 fn holds(value: &[u8], needles: &[Vec<u8>]) -> bool {
     needles.iter().any(|needle| memmem::find(value, needle).is_some())
 }
@@ -85,7 +97,13 @@ fn without(body: &[u8], needles: &[Vec<u8>]) -> Vec<u8> {
 /// Neither ends a text of JSON nor of a form.
 const REDACTED: &str = "(redacted)";
 
-const SECRET_HEADERS: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "set-cookie", "x-gitlab-token"];
+const SECRET_WORDS: [&str; 9] = ["auth", "cookie", "token", "secret", "password", "passwd", "key", "jwt", "credential"];
+
+/// Names of the forges that only sound like it.
+const HARMLESS_HEADERS: [&str; 2] = ["idempotency-key", "x-event-key"];
+
+/// What is shorter stands in many a text.
+const SHORTEST_PASSWORD: usize = 8;
 
 /// More than any forge sends with all proxies on the way.
 const MOST_HEADERS: usize = 100;
@@ -93,7 +111,6 @@ const MOST_HEADERS: usize = 100;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::forge::Forge;
     use crate::webhook::Request;
 
     fn record(headers: &[(&str, &str)], body: &str, secret: &str) -> Record {
@@ -135,6 +152,11 @@ mod tests {
                 ("cookie", "session=1"),
                 ("x-gitlab-token", "another"),
                 ("x-custom", "the secret of the hook is in here"),
+                ("x-api-key", "a"),
+                ("cf-access-client-secret", "b"),
+                ("x-forwarded-access-token", "c"),
+                ("idempotency-key", "d"),
+                ("x-event-key", "repo:push"),
                 ("x-github-event", "push"),
                 ("x-hub-signature-256", "sha256=00"),
             ],
@@ -142,6 +164,20 @@ mod tests {
             "secret of the hook",
         );
         let values: Vec<_> = kept.headers.iter().map(|(_, value)| value.as_str()).collect();
-        assert_eq!(values, ["(redacted)", "(redacted)", "(redacted)", "(redacted)", "push", "sha256=00"]);
+        let hidden = ["(redacted)"; 7];
+        let shown = ["d", "repo:push", "push", "sha256=00"];
+        assert_eq!(values, [&hidden[..], &shown].concat());
+    }
+
+    #[test]
+    fn of_two_secrets_one_may_begin_like_the_other_and_a_password_is_one_without_its_user() {
+        let secrets = ["first part", "first part and more"].map(|text| Secret::new(text.into()));
+        let request = Request { headers: Vec::new(), body: b"x first part and more y first part z".to_vec() };
+        let kept = Verified { forge: Forge::Github, request: request.clone() }.record(&secrets).body;
+        assert_eq!(String::from_utf8(kept).unwrap(), "x (redacted) y (redacted) z");
+        let body = b"user hook, password of the hook".to_vec();
+        let kept = Verified { forge: Forge::Azure, request: Request { body, ..request } }
+            .record(&[Secret::new(b"hook:password of the hook".to_vec())]);
+        assert_eq!(String::from_utf8(kept.body).unwrap(), "user hook, (redacted)");
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! What the signature proves: the instance has sent this body to somebody's URL. It does not prove that a push has happened:
 //! everybody on sr.ht chooses the URLs and the GraphQL queries of their own webhooks, and with aliases in the query nearly any
-//! JSON comes out, signed. Nor can it tell an old delivery from a new one. That does no harm: a delivery only makes Landfall
-//! fetch, and what is deployed is the tip of the configured ref, which only those can move who may push. All that a stranger
-//! gains is to make Landfall look at the remote. Who minds sets `allow_from` to sr.ht's networks, or gives the repository a
-//! name that nobody guesses: it is in the webhook's URL.
+//! JSON comes out, signed. Nor can it tell an old delivery from a new one. So no more is believed than that one should look:
+//! not the repository's id, nor where a ref was (`Forge::proves_what_it_tells`). What is deployed is the tip of the configured
+//! ref, which only those can move who may push. What a stranger gains is that Landfall looks at the remote, with a row in the
+//! store for each time. Who minds sets `allow_from` to sr.ht's networks, or gives the repository a name that nobody guesses: it
+//! is in the webhook's URL.
 //!
 //! A payload is the answer to the query that the webhook was registered with; [`QUERY`] is the one that is understood here.
 

@@ -14,11 +14,13 @@ ALTER TABLE delivery_site ADD COLUMN ref_name TEXT;
 ALTER TABLE delivery_site ADD COLUMN after_id TEXT;
 CREATE INDEX delivery_site_by_commit ON delivery_site (site, after_id);
 
--- The forge's own id of a repository, as its first authentic push said it.
+-- The forge's own id of a repository, as the first authentic push said it that came after it was configured so.
 CREATE TABLE repository (
-    name TEXT NOT NULL PRIMARY KEY,
+    name TEXT NOT NULL,
+    identity TEXT NOT NULL,
     forge_id TEXT NOT NULL,
-    since BIGINT NOT NULL
+    since BIGINT NOT NULL,
+    PRIMARY KEY (name, identity)
 );
 
 -- Bodies, compressed: beside the rows, so that a long one does not slow down who reads the others, and each once, however

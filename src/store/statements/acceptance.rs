@@ -8,15 +8,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, Utc};
-
 use crate::domain::admission::{Admission, DeliveryStatus, Pending, SiteNow, SiteStatus, admit};
 use crate::domain::deployment::{DeploymentId, Kind, StateName, Trigger};
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
 use crate::domain::push::DeliveryKey;
 use crate::domain::revision::Revision;
 use crate::domain::routing::{Route, Wanted};
-use crate::store::{Acceptance, Live, Memory, SiteAcceptance, StoreError, Submission, Verdict, VerdictFor};
+use crate::store::{
+    Acceptance, Live, Memory, NewDelivery, RepositoryId, SiteAcceptance, StoreError, Submission, Verdict, VerdictFor,
+};
 
 use super::queue::{NewRow, insert, next_number, next_numbers, pending, supersede};
 use super::{Connection, body, delivery, site};
@@ -60,10 +60,7 @@ async fn decide(
     submission: &Submission,
     live: &Live<'_>,
 ) -> Result<Acceptance, StoreError> {
-    let ignored = DeliveryStatus::Of(SiteStatus::Ignored);
-    if let Some(reason) = known.other_repository(submission) {
-        return Ok(Acceptance { delivery: id, status: ignored, reason: Some(reason), sites: Vec::new() });
-    }
+    let other = known.other_repository(submission);
     let verdicts = match &submission.verdict {
         Verdict::Whole { status, reason } => {
             return Ok(Acceptance { delivery: id, status: *status, reason: reason.clone(), sites: Vec::new() });
@@ -72,10 +69,22 @@ async fn decide(
     };
     let mut sites = Vec::with_capacity(verdicts.len());
     for verdict in verdicts {
-        sites.push(decide_for(connection, known, submission, verdict, live).await?);
+        sites.push(match &other {
+            Some(reason) => refuse(verdict, reason),
+            None => decide_for(connection, known, submission, verdict, live).await?,
+        });
     }
     let status = DeliveryStatus::whole(sites.iter().map(|site| site.status));
-    Ok(Acceptance { delivery: id, status, reason: None, sites })
+    Ok(Acceptance { delivery: id, status, reason: other, sites })
+}
+
+fn refuse(verdict: &VerdictFor, reason: &str) -> SiteAcceptance {
+    let (reason, wanted) = match verdict.route.clone().refused(reason) {
+        Route::Deploy(wanted) | Route::Skip(wanted, _) => (reason.to_owned(), Some(wanted)),
+        Route::Ignore(reason) => (reason, None),
+    };
+    let site = verdict.site.clone();
+    SiteAcceptance { site, status: SiteStatus::Ignored, reason: Some(reason), deployment: None, wanted }
 }
 
 async fn decide_for(
@@ -153,7 +162,7 @@ async fn queue(
 struct Known {
     holds: BTreeMap<SiteName, Option<String>>,
     sites: BTreeMap<(SiteName, NodeName), Site>,
-    repositories: BTreeMap<RepositoryName, String>,
+    repositories: BTreeMap<(RepositoryName, String), String>,
 }
 
 /// A site, as the next delivery finds it.
@@ -188,25 +197,28 @@ impl Known {
         submissions: &[Submission],
         memory: &mut Memory,
     ) -> Result<(), StoreError> {
-        let named: BTreeMap<&RepositoryName, (&str, DateTime<Utc>)> = submissions
-            .iter()
-            .rev()
-            .map(|submission| &submission.delivery)
-            .filter_map(|sent| Some((&sent.repository, (sent.repository_id.as_deref()?, sent.received_at))))
-            .collect();
-        for (name, (first, now)) in named {
-            let id = match memory.repositories.get(name) {
+        // The first of each, in an order that all writers keep.
+        let mut first: BTreeMap<(RepositoryName, String), &NewDelivery> = BTreeMap::new();
+        for sent in submissions.iter().rev().map(|submission| &submission.delivery) {
+            if let Some(id) = &sent.repository_id {
+                first.insert((sent.repository.clone(), id.of.clone()), sent);
+            }
+        }
+        for (name, sent) in first {
+            let Some(said) = &sent.repository_id else { continue };
+            let id = match memory.repositories.get(&name) {
                 Some(id) => id.clone(),
-                None => delivery::repository_id(connection, name, first, now).await?,
+                None => delivery::repository_id(connection, &sent.repository, said, sent.received_at).await?,
             };
-            self.repositories.insert(name.clone(), id);
+            self.repositories.insert(name, id);
         }
         Ok(())
     }
 
     fn other_repository(&self, submission: &Submission) -> Option<String> {
-        let sent = submission.delivery.repository_id.as_ref()?;
-        let known = self.repositories.get(&submission.delivery.repository).filter(|known| *known != sent)?;
+        let RepositoryId { of, id: sent } = submission.delivery.repository_id.as_ref()?;
+        let name = (submission.delivery.repository.clone(), of.clone());
+        let known = self.repositories.get(&name).filter(|known| *known != sent)?;
         Some(format!(
             "the forge's id of the repository is `{sent}`, and was `{known}` in its first push: another repository has its \
              name now; set `repository_id` in the configuration to accept it"

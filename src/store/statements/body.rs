@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use chrono::{DateTime, TimeDelta, Utc};
+
 use crate::store::{Memory, NewDelivery, StoreError, Submission};
 
+use super::delivery::hold_writers;
 use super::{Connection, Database, pieces};
 
 /// Keeps the bodies of these deliveries, so that they can be replayed. One that does not get small is not kept.
@@ -15,7 +18,7 @@ pub(in crate::store) async fn keep(
     let bodies: BTreeMap<&str, &NewDelivery> = submissions
         .iter()
         .map(|submission| (submission.delivery.digest.as_str(), &submission.delivery))
-        .filter(|(digest, _)| !memory.bodies.iter().any(|kept| kept == digest))
+        .filter(|(digest, delivery)| !was_used_just_now(memory, digest, delivery.received_at))
         .collect();
     let mut missing = bodies.clone();
     let digests: Vec<&str> = bodies.keys().copied().collect();
@@ -39,10 +42,15 @@ pub(in crate::store) async fn keep(
             .execute(&mut *connection)
             .await?;
     }
-    memory.bodies.extend(digests.iter().map(|digest| (*digest).to_owned()));
+    memory.bodies.retain(|(digest, _)| !bodies.contains_key(digest.as_str()));
+    memory.bodies.extend(bodies.values().map(|delivery| (delivery.digest.clone(), delivery.received_at)));
     let surplus = memory.bodies.len().saturating_sub(REMEMBERED);
     memory.bodies.drain(..surplus);
     Ok(())
+}
+
+fn was_used_just_now(memory: &Memory, digest: &str, now: DateTime<Utc>) -> bool {
+    memory.bodies.iter().any(|(kept, used)| kept == digest && (now - *used).abs() < JUST_NOW)
 }
 
 /// Marks what is there as used, and gives back which that is.
@@ -84,6 +92,7 @@ pub(in crate::store) async fn prune(
     unused_since: i64,
     keep_bytes: i64,
 ) -> Result<u64, StoreError> {
+    hold_writers(connection).await?;
     let dropped = sqlx::query(
         "DELETE FROM body WHERE digest IN (SELECT digest FROM (SELECT digest, last_used, \
          SUM(packed_size) OVER (ORDER BY last_used DESC, digest) AS total FROM body) AS counted \
@@ -100,11 +109,14 @@ pub(super) fn size(bytes: &[u8]) -> i64 {
     i64::try_from(bytes.len()).unwrap_or(i64::MAX)
 }
 
+/// How long a body needs no new mark.
+const JUST_NOW: TimeDelta = TimeDelta::seconds(10);
+
 /// A forge that sends the same again does so at once.
 const REMEMBERED: usize = 32;
 
 /// JSON gets small at the quickest level already.
 const LEVEL: i32 = 1;
 
-/// The largest payload of any forge is 25 MB of JSON, which is 2 or 3 of these.
+/// The largest payload of any forge is 25 MB of JSON, which packs to 2 or 3.
 const LONGEST_PACKED: usize = 8 << 20;

@@ -10,9 +10,12 @@ use crate::domain::deployment::{DeploymentId, StateName};
 use crate::domain::name::{RepositoryName, SiteName};
 use crate::domain::push::{Change, DeliveryKey, RefName};
 use crate::domain::revision::Revision;
-use crate::store::{Acceptance, Delivery, DeliveryFilter, DeliverySite, NewDelivery, Replay, StoreError, Submission};
+use crate::store::{
+    Acceptance, Delivery, DeliveryFilter, DeliverySite, NewDelivery, Replay, RepositoryId, StoreError, Submission,
+};
 
 use super::body::size;
+use super::queue::next_numbers;
 use super::row::{read, storable, time};
 use super::{Connection, Database, pieces};
 
@@ -20,14 +23,15 @@ use super::{Connection, Database, pieces};
 pub(super) async fn repository_id(
     connection: &mut Connection,
     name: &RepositoryName,
-    id: &str,
+    RepositoryId { of, id }: &RepositoryId,
     now: DateTime<Utc>,
 ) -> Result<String, StoreError> {
     let (known,): (String,) = sqlx::query_as(
-        "INSERT INTO repository (name, forge_id, since) VALUES ($1, $2, $3) \
-         ON CONFLICT (name) DO UPDATE SET since = repository.since RETURNING forge_id",
+        "INSERT INTO repository (name, identity, forge_id, since) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (name, identity) DO UPDATE SET since = repository.since RETURNING forge_id",
     )
     .bind(name.as_str())
+    .bind(storable(of))
     .bind(storable(id))
     .bind(now.timestamp_millis())
     .fetch_one(&mut *connection)
@@ -233,15 +237,17 @@ async fn with_sites(connection: &mut Connection, row: DeliveryRow) -> Result<Del
     row.into_delivery(sites.into_iter().map(DeliverySite::try_from).collect::<Result<_, _>>()?)
 }
 
-/// Drops some of the oldest deliveries that are older than this, or beyond this many. Gives back how many. The last one of a
+/// Drops some of the oldest deliveries that are older than this, or beyond this many of their repository. Gives back how many. The last one of a
 /// ref that was for a site and ignored stays: without it, its commit would look like a lost push.
 pub(in crate::store) async fn prune(
     connection: &mut Connection,
     received_before: i64,
     keep_count: i64,
 ) -> Result<u64, StoreError> {
+    hold_writers(connection).await?;
     let rows: Vec<(i64,)> = sqlx::query_as(
-        "SELECT id FROM delivery WHERE (received_at < $1 OR id <= (SELECT MAX(id) FROM delivery) - $2) \
+        "SELECT id FROM (SELECT id, received_at, ROW_NUMBER() OVER (PARTITION BY repository ORDER BY id DESC) AS place \
+         FROM delivery) AS placed WHERE (received_at < $1 OR place > $2) \
          AND id NOT IN (SELECT MAX(delivery) FROM delivery_site WHERE status = 'ignored' AND after_id IS NOT NULL \
          GROUP BY site, ref_name) ORDER BY id LIMIT $3",
     )
@@ -257,6 +263,11 @@ pub(in crate::store) async fn prune(
         dropped += delete(connection, "DELETE FROM delivery WHERE id IN (", piece).await?;
     }
     Ok(dropped)
+}
+
+/// Keeps those out who accept deliveries, on PostgreSQL too: what they use or write is not dropped under their hands.
+pub(super) async fn hold_writers(connection: &mut Connection) -> Result<(), StoreError> {
+    next_numbers(connection, "delivery", 0).await.map(drop)
 }
 
 async fn delete(connection: &mut Connection, statement: &'static str, ids: &[i64]) -> Result<u64, StoreError> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use landfall::store::{Delivery, DeliveryFilter, DeliveryRetention, Replay, Ticket};
+use landfall::store::{Delivery, DeliveryFilter, DeliveryRetention, Replay, RepositoryId, Ticket};
 
 use super::*;
 
@@ -11,6 +11,7 @@ stories! {
     each_arrival_of_a_key_is_an_attempt,
     a_body_is_kept_once_and_comes_back_as_it_was,
     the_first_id_of_a_repository_is_remembered_and_another_one_refused,
+    a_push_of_another_repository_is_not_taken_for_a_lost_one,
     what_is_old_or_too_much_is_dropped_the_oldest_first,
     an_ignored_push_stays_as_long_as_it_is_the_last_of_its_ref,
     bodies_are_dropped_by_their_last_use,
@@ -94,21 +95,37 @@ fn a_body_is_kept_once_and_comes_back_as_it_was(store: &Fresh) {
 
 fn the_first_id_of_a_repository_is_remembered_and_another_one_refused(store: &Fresh) {
     let from = |id: Option<&str>, digit: char| {
-        let sent = NewDelivery { repository_id: id.map(Into::into), ..delivery("d", digit) };
+        let sent = NewDelivery { repository_id: id.map(of_blog), ..delivery("d", digit) };
         accept(store, sent, pushed(&["blog"], digit))
     };
     assert_eq!(from(None, 'a').status, DeliveryStatus::Of(SiteStatus::Queued));
     assert_eq!(from(Some("42"), 'b').status, DeliveryStatus::Of(SiteStatus::Duplicate));
     let refused = from(Some("43"), 'c');
-    assert_eq!((refused.status, refused.sites.len()), (DeliveryStatus::Of(SiteStatus::Ignored), 0));
+    assert_eq!((refused.status, refused.sites.len()), (DeliveryStatus::Of(SiteStatus::Ignored), 1));
+    assert_eq!(look(store, 'c', 9), Reconciled::Left(Reason::Busy));
     let reason = refused.reason.expect("a reason");
     assert!(reason.contains("`43`") && reason.contains("`42`") && reason.contains("`repository_id`"), "{reason}");
     assert_eq!(store.delivery(refused.delivery).expect("an answer").expect("a row").reason, Some(reason));
     assert_eq!(from(Some("42"), 'd').sites.len(), 1);
     assert_eq!(from(None, 'e').sites.len(), 1, "what says nothing does not contradict");
     let shop = RepositoryName::parse("shop").expect("a name");
-    let other = NewDelivery { repository: shop, repository_id: Some("43".into()), ..delivery("d", 'f') };
-    assert_eq!(accept(store, other, pushed(&["shop"], 'f')).sites.len(), 1, "each repository has its own");
+    let other = NewDelivery { repository: shop, repository_id: Some(of_blog("43")), ..delivery("d", 'f') };
+    assert_eq!(accept(store, other, pushed(&["shop"], 'f')).reason, None, "each repository has its own");
+    let elsewhere = RepositoryId { of: "gitlab acme/blog".into(), id: "7".into() };
+    let moved = NewDelivery { repository_id: Some(elsewhere), ..delivery("d", 'f') };
+    assert_eq!(accept(store, moved, pushed(&["wiki"], 'f')).reason, None, "another forge was configured");
+}
+
+fn of_blog(id: &str) -> RepositoryId {
+    RepositoryId { of: "github acme/blog".into(), id: id.into() }
+}
+
+fn a_push_of_another_repository_is_not_taken_for_a_lost_one(store: &Fresh) {
+    let from = |id: &str, digit: char| NewDelivery { repository_id: Some(of_blog(id)), ..delivery("d", digit) };
+    accept(store, from("42", 'a'), pushed(&["shop"], 'a'));
+    let refused = accept(store, from("43", 'b'), pushed(&["blog"], 'b'));
+    assert_eq!(refused.sites[0].status, SiteStatus::Ignored);
+    assert_eq!(look(store, 'b', 9), Reconciled::Left(Reason::Refused));
 }
 
 fn retention(keep_secs: u64, keep_count: i64, keep_bodies: i64) -> DeliveryRetention {

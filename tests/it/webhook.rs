@@ -649,3 +649,34 @@ fn the_log_says_why_a_push_was_not_deployed_and_in_one_line() {
     let log = wait_for("the line", || Some(daemon.log()).filter(|log| log.contains("key=d1")));
     assert!(log.contains(expected), "{log}");
 }
+
+#[test]
+fn another_repository_of_the_same_name_is_ignored_until_the_operator_says_that_it_is_meant() {
+    let pinned = "[repositories.pinned]\nurl = \"{house}/origin.git\"\nrepository = \"acme/blog\"\nforge = \"github\"\n\
+                  secret = { file = \"{house}/pinned-secret\" }\nrepository_id = \"7\"\n\
+                  [sites.pinned]\nrepository = \"pinned\"\nbranch = \"main\"\nroot = \"{house}/pinned\"\n";
+    let house = House::with(&Setup { more: pinned, ..Setup::default() });
+    house.write_secret("pinned-secret", GITLAB_TOKEN);
+    let head = house.origin.commit(&[("index.html", "one")]);
+    let daemon = house.serve();
+    let push = |repository: &str, id: u64| {
+        let body = json!({ "ref": MAIN, "before": zeros(), "after": head, "repository": { "id": id, "full_name": "acme/blog" } });
+        let delivery = Delivery::github(&format!("{repository}-{id}"), "push", body.to_string());
+        let secret = if repository == "pinned" { GITLAB_TOKEN } else { SECRET };
+        let signature = github_signature(secret, &delivery.body);
+        let delivery = delivery.header("x-hub-signature-256", Some(&signature));
+        daemon.send(&Delivery { repository: repository.into(), ..delivery })
+    };
+    push("blog", 42).expect(202, "queued");
+    house.wait_for_quiet();
+    for (repository, id, word) in [("blog", 7, "`42`"), ("pinned", 42, "`7`")] {
+        let answer = push(repository, id);
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let reason = answer.json()["reason"].as_str().expect("a reason").to_owned();
+        assert!(reason.contains(&format!("`{id}`")) && reason.contains(word), "{reason}");
+        assert_eq!(answer.json()["sites"][0]["reason"], reason, "{answer:?}");
+    }
+    push("blog", 42).expect(200, "current");
+    push("pinned", 7).expect(202, "queued");
+    house.wait_for_quiet();
+}

@@ -160,6 +160,9 @@ configure() {
   cat >"$directory/deploy.toml" <<END
 state_dir = "$directory/state"
 reconcile = "0s"
+[deliveries]
+# The rows are counted: none may go meanwhile.
+keep_count = 10000000
 [server]
 listen = "127.0.0.1:0"
 [repositories.blog]

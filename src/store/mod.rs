@@ -183,8 +183,15 @@ impl Store {
     pub fn prune_deliveries(&self, retention: &DeliveryRetention, now: DateTime<Utc>) -> Result<u64, StoreError> {
         let DeliveryRetention { keep, keep_count, keep_bodies } = *retention;
         let before = (now - keep).timestamp_millis();
-        let deliveries = write!(self, delivery::prune(before, keep_count))?;
-        Ok(deliveries + write!(self, body::prune(before, keep_bodies))?)
+        let mut dropped = 0;
+        for ids in read!(self, delivery::prunable(before, keep_count))?.chunks(PRUNED_TOGETHER) {
+            dropped += write!(self, delivery::prune(ids))?;
+        }
+        let now = now.timestamp_millis();
+        for digests in read!(self, body::prunable(before, keep_bodies))?.chunks(PRUNED_TOGETHER) {
+            dropped += write!(self, body::prune(digests, now))?;
+        }
+        Ok(dropped)
     }
 
     /// Queues what an operator asks for: it never counts as a duplicate and takes the place of the one that waits. A
@@ -391,6 +398,9 @@ async fn open_writer(options: &SqliteConnectOptions) -> Result<SqlitePool, Store
 async fn open_postgres(url: &str) -> Result<Pools, StoreError> {
     Ok(Pools::Postgres(PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect(url).await?))
 }
+
+/// In one transaction, for which pushes wait.
+const PRUNED_TOGETHER: usize = 64;
 
 /// Another process (the command line beside the server) may be writing; its transactions take milliseconds.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -28,8 +28,9 @@ CREATE TABLE repository (
 CREATE TABLE body (
     digest TEXT NOT NULL PRIMARY KEY,
     size BIGINT NOT NULL,
-    packed BYTEA NOT NULL,
     packed_size BIGINT NOT NULL,
-    last_used BIGINT NOT NULL
+    last_used BIGINT NOT NULL,
+    -- The last: what stands behind a long value takes a walk through it.
+    packed BYTEA NOT NULL
 );
 CREATE INDEX body_by_use ON body (last_used);

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::store::{Memory, NewDelivery, StoreError, Submission};
 
-use super::delivery::hold_writers;
+use super::queue::next_numbers;
 use super::{Connection, Database, pieces};
 
 /// Keeps the bodies of these deliveries, so that they can be replayed. One that does not get small is not kept.
@@ -86,28 +86,53 @@ pub(in crate::store) async fn body(connection: &mut Connection, digest: &str) ->
     Ok(Some(body))
 }
 
-/// Drops bodies that were not used since this time, and the longest unused beyond this many bytes together.
-pub(in crate::store) async fn prune(
+/// Some of the bodies that were not used since this time, or are the longest unused beyond this many bytes together.
+pub(in crate::store) async fn prunable(
     connection: &mut Connection,
     unused_since: i64,
     keep_bytes: i64,
-) -> Result<u64, StoreError> {
-    hold_writers(connection).await?;
-    let dropped = sqlx::query(
-        "DELETE FROM body WHERE digest IN (SELECT digest FROM (SELECT digest, last_used, \
+) -> Result<Vec<String>, StoreError> {
+    let rows: Vec<(String,)> = sqlx::query_as(
+        "SELECT digest FROM (SELECT digest, last_used, \
          SUM(packed_size) OVER (ORDER BY last_used DESC, digest) AS total FROM body) AS counted \
-         WHERE last_used < $1 OR total > $2)",
+         WHERE last_used < $1 OR total > $2 ORDER BY last_used LIMIT $3",
     )
     .bind(unused_since)
     .bind(keep_bytes)
-    .execute(&mut *connection)
+    .bind(PRUNED_AT_ONCE)
+    .fetch_all(&mut *connection)
     .await?;
-    Ok(dropped.rows_affected())
+    Ok(rows.into_iter().map(|(digest,)| digest).collect())
+}
+
+/// Drops these, unless they were used meanwhile. Whoever accepts deliveries waits, on PostgreSQL too: what is used is not
+/// dropped at the same moment.
+pub(in crate::store) async fn prune(
+    connection: &mut Connection,
+    digests: &[String],
+    used_since: i64,
+) -> Result<u64, StoreError> {
+    next_numbers(connection, "delivery", 0).await?;
+    let mut dropped = 0;
+    for piece in pieces(digests) {
+        let mut delete = sqlx::QueryBuilder::<Database>::new("DELETE FROM body WHERE last_used < ");
+        delete.push_bind(used_since).push(" AND digest IN (");
+        let mut list = delete.separated(", ");
+        for digest in piece {
+            list.push_bind(digest.as_str());
+        }
+        delete.push(")");
+        dropped += delete.build().execute(&mut *connection).await?.rows_affected();
+    }
+    Ok(dropped)
 }
 
 pub(super) fn size(bytes: &[u8]) -> i64 {
     i64::try_from(bytes.len()).unwrap_or(i64::MAX)
 }
+
+/// They are looked for while others write, and dropped a few at a time.
+const PRUNED_AT_ONCE: i64 = 500;
 
 /// How long a body needs no new mark.
 const JUST_NOW: TimeDelta = TimeDelta::seconds(10);

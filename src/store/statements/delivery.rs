@@ -15,7 +15,6 @@ use crate::store::{
 };
 
 use super::body::size;
-use super::queue::next_numbers;
 use super::row::{read, storable, time};
 use super::{Connection, Database, pieces};
 
@@ -237,14 +236,13 @@ async fn with_sites(connection: &mut Connection, row: DeliveryRow) -> Result<Del
     row.into_delivery(sites.into_iter().map(DeliverySite::try_from).collect::<Result<_, _>>()?)
 }
 
-/// Drops some of the oldest deliveries that are older than this, or beyond this many of their repository. Gives back how many. The last one of a
-/// ref that was for a site and ignored stays: without it, its commit would look like a lost push.
-pub(in crate::store) async fn prune(
+/// Some of the oldest deliveries that are older than this, or beyond this many of their repository. The last one of a ref that
+/// was for a site and ignored stays: without it, its commit would look like a lost push.
+pub(in crate::store) async fn prunable(
     connection: &mut Connection,
     received_before: i64,
     keep_count: i64,
-) -> Result<u64, StoreError> {
-    hold_writers(connection).await?;
+) -> Result<Vec<i64>, StoreError> {
     let rows: Vec<(i64,)> = sqlx::query_as(
         "SELECT id FROM (SELECT id, received_at, ROW_NUMBER() OVER (PARTITION BY repository ORDER BY id DESC) AS place \
          FROM delivery) AS placed WHERE (received_at < $1 OR place > $2) \
@@ -253,21 +251,20 @@ pub(in crate::store) async fn prune(
     )
     .bind(received_before)
     .bind(keep_count)
-    .bind(DROPPED_AT_ONCE)
+    .bind(PRUNED_AT_ONCE)
     .fetch_all(&mut *connection)
     .await?;
-    let ids: Vec<i64> = rows.into_iter().map(|(id,)| id).collect();
+    Ok(rows.into_iter().map(|(id,)| id).collect())
+}
+
+/// Drops these, and what was decided for their sites.
+pub(in crate::store) async fn prune(connection: &mut Connection, ids: &[i64]) -> Result<u64, StoreError> {
     let mut dropped = 0;
-    for piece in pieces(&ids) {
+    for piece in pieces(ids) {
         delete(connection, "DELETE FROM delivery_site WHERE delivery IN (", piece).await?;
         dropped += delete(connection, "DELETE FROM delivery WHERE id IN (", piece).await?;
     }
     Ok(dropped)
-}
-
-/// Keeps those out who accept deliveries, on PostgreSQL too: what they use or write is not dropped under their hands.
-pub(super) async fn hold_writers(connection: &mut Connection) -> Result<(), StoreError> {
-    next_numbers(connection, "delivery", 0).await.map(drop)
 }
 
 async fn delete(connection: &mut Connection, statement: &'static str, ids: &[i64]) -> Result<u64, StoreError> {
@@ -379,5 +376,5 @@ impl TryFrom<SiteRow> for DeliverySite {
     }
 }
 
-/// Others wait for the writer meanwhile.
-const DROPPED_AT_ONCE: i64 = 500;
+/// They are looked for while others write, and dropped a few at a time.
+const PRUNED_AT_ONCE: i64 = 500;

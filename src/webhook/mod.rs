@@ -48,7 +48,7 @@ use crate::domain::push::{DeliveryKey, Event, RefName};
 use crate::domain::revision::Revision;
 use crate::domain::secret::Secret;
 
-pub use explain::{Doubt, Hint, Other, explain};
+pub use explain::{Allowance, Doubt, Hint, Other, explain};
 pub use record::Record;
 pub use refusal::Refusal;
 use refusal::Twice;

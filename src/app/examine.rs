@@ -8,7 +8,7 @@ use crate::config::{Config, Secrets};
 use crate::domain::forge::Forge;
 use crate::domain::name::RepositoryName;
 use crate::store::Verdict;
-use crate::webhook::{self, Hint, Malformed, Parsed, Refusal, Refused, Request, Verified};
+use crate::webhook::{self, Allowance, Hint, Malformed, Parsed, Refusal, Refused, Request, Verified};
 
 use super::receive::judge;
 use super::{AppError, Variables, refusals, rules, unknown_repository};
@@ -78,7 +78,7 @@ pub fn examine(
     let (proof, verified) = match authenticate_then(configured.forge, request, own, now) {
         Ok((proof, verified)) => (proof, Some(verified)),
         Err(Refused { refusal, request }) => {
-            let hints = refusals::hints(config, &secrets, repository, &request, now);
+            let hints = refusals::hints(config, &secrets, repository, (&request, now), &Allowance::for_operators());
             (Proof::Wrong { refusal, hints }, None)
         }
     };

@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::config::Config;
 use crate::domain::name::RepositoryName;
 use crate::domain::secret::Secret;
-use crate::webhook::{Doubt, Hint, Malformed, Other, Refusal, Request, explain};
+use crate::webhook::{Allowance, Doubt, Hint, Malformed, Other, Refusal, Request, explain};
 
 use super::Service;
 use super::receive::ReceiveError;
@@ -29,6 +29,15 @@ pub(super) struct Refusals {
 /// What was spent in this minute on hints for all repositories together.
 #[derive(Debug, Default)]
 struct Effort {
+    since: DateTime<Utc>,
+    /// What was signed and written, and what is reserved by those who are at it.
+    bytes: usize,
+}
+
+/// What one refusal may spend.
+#[derive(Debug)]
+struct Reserved {
+    /// The minute that it is taken from.
     since: DateTime<Utc>,
     bytes: usize,
 }
@@ -87,12 +96,12 @@ impl Service {
     }
 
     fn hint(&self, repository: &RepositoryName, request: &Request, now: DateTime<Utc>) -> Option<Hint> {
-        let is_affordable =
-            self.refusals.effort.lock().unwrap_or_else(PoisonError::into_inner).spend(request.body.len(), now);
-        if !is_affordable {
-            return None;
-        }
-        hints(&self.app.config, &self.webhook_secrets, repository, request, now).into_iter().next()
+        let effort = || self.refusals.effort.lock().unwrap_or_else(PoisonError::into_inner);
+        let reserved = effort().reserve(now);
+        let allowance = Allowance::for_strangers(reserved.bytes);
+        let hints = hints(&self.app.config, &self.webhook_secrets, repository, (request, now), &allowance);
+        effort().give_back(&reserved, allowance.left());
+        hints.into_iter().next()
     }
 
     /// How often deliveries were refused since the start.
@@ -121,15 +130,16 @@ pub(super) fn hints(
     config: &Config,
     secrets: &BTreeMap<RepositoryName, Vec<Secret>>,
     repository: &RepositoryName,
-    request: &Request,
-    now: DateTime<Utc>,
+    (request, now): (&Request, DateTime<Utc>),
+    allowance: &Allowance,
 ) -> Vec<Hint> {
     let Some(configured) = config.repositories.get(repository) else { return Vec::new() };
     let secrets_of = |name| secrets.get(name).map(Vec::as_slice).unwrap_or_default();
     let others = config.repositories.iter().filter(|(name, _)| *name != repository);
     let others = others.map(|(name, other)| Other { name, forge: other.forge, secrets: secrets_of(name) });
     let others: Vec<_> = others.collect();
-    explain(&Doubt { forge: configured.forge, request, secrets: secrets_of(repository), others: &others, now })
+    let secrets = secrets_of(repository);
+    explain(&Doubt { forge: configured.forge, request, secrets, others: &others, now, allowance })
 }
 
 impl Refusals {
@@ -204,17 +214,21 @@ impl Tally {
 }
 
 impl Effort {
-    /// Takes what a body of this length costs, if there is that much left of the minute's effort.
-    fn spend(&mut self, length: usize, now: DateTime<Utc>) -> bool {
+    /// Takes what one refusal may cost at most, or what is left of the minute's effort.
+    fn reserve(&mut self, now: DateTime<Utc>) -> Reserved {
         if is_over(self.since, now) {
             *self = Self { since: now, bytes: 0 };
         }
-        let bytes = self.bytes.saturating_add(length.max(SMALLEST_EFFORT));
-        let is_affordable = bytes <= EFFORT_PER_WINDOW;
-        if is_affordable {
-            self.bytes = bytes;
+        let bytes = EFFORT_PER_WINDOW.saturating_sub(self.bytes).min(EFFORT_PER_REFUSAL);
+        self.bytes += bytes;
+        Reserved { since: self.since, bytes }
+    }
+
+    /// Takes back what was not spent, if it is still the same minute.
+    fn give_back(&mut self, reserved: &Reserved, unspent: usize) {
+        if self.since == reserved.since {
+            self.bytes = self.bytes.saturating_sub(unspent.min(reserved.bytes));
         }
-        is_affordable
     }
 }
 
@@ -228,12 +242,12 @@ const WINDOW: TimeDelta = TimeDelta::minutes(1);
 /// Enough to see what is wrong with a forge's settings.
 const LOGGED_PER_WINDOW: u64 = 10;
 
-/// The bytes of all bodies that are tried in other ways: each is signed some hundred times. Without this, whoever knows the
-/// names of many repositories could keep the machine busy.
-const EFFORT_PER_WINDOW: usize = 4 << 20;
+/// The bytes that are signed and written for hints in a minute: less than a second's work. Without this, whoever knows the names
+/// of many repositories could keep the machine busy.
+const EFFORT_PER_WINDOW: usize = 64 << 20;
 
-/// A short body is not for nothing.
-const SMALLEST_EFFORT: usize = 4 << 10;
+/// Enough for all that is tried for the longest real body with one secret; one of some kilobytes takes less than a mebibyte.
+const EFFORT_PER_REFUSAL: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -296,15 +310,17 @@ mod tests {
     #[test]
     fn hints_for_all_repositories_together_take_a_bounded_effort() {
         let mut effort = Effort::default();
-        let most = (0..10_000).take_while(|_| effort.spend(0, start())).count();
-        assert_eq!(most, EFFORT_PER_WINDOW / SMALLEST_EFFORT);
-        assert!(!effort.spend(1, start() + TimeDelta::seconds(59)));
-        assert!(effort.spend(EFFORT_PER_WINDOW, start() + WINDOW), "the next minute is a new one");
-        assert!(!effort.spend(1, start() + WINDOW));
-        assert!(effort.spend(1, start()), "the clock has stepped back");
-        assert!(
-            !effort.spend(usize::MAX, start()) && effort.spend(1, start()),
-            "a large one leaves the rest to others"
-        );
+        let all: Vec<_> = (0..10_000).map(|_| effort.reserve(start())).collect();
+        assert_eq!(all.iter().map(|reserved| reserved.bytes).sum::<usize>(), EFFORT_PER_WINDOW);
+        assert!(all[0].bytes == EFFORT_PER_REFUSAL && all[9_999].bytes == 0);
+        effort.give_back(&all[0], 5);
+        assert_eq!(effort.reserve(start() + TimeDelta::seconds(59)).bytes, 5, "what is not spent is for others");
+        effort.give_back(&all[9_999], 7);
+        assert_eq!(effort.reserve(start()).bytes, 0, "nobody gives back more than was taken");
+        let next = effort.reserve(start() + WINDOW);
+        assert_eq!(next.bytes, EFFORT_PER_REFUSAL, "the next minute is a new one");
+        effort.give_back(&all[1], EFFORT_PER_REFUSAL);
+        assert_eq!(effort.bytes, EFFORT_PER_REFUSAL, "and gets nothing of the one before");
+        assert_eq!(effort.reserve(start()).bytes, EFFORT_PER_REFUSAL, "the clock has stepped back");
     }
 }

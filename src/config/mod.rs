@@ -4,16 +4,18 @@
 //! mod      the values, and Config::load       parse    which keys there are and what they mean
 //! secrets  the values that lie elsewhere      reader   typed reading of TOML, with file, line, column and key
 //! units    durations and sizes                           refs     which refs a site deploys
-//! networks lists of addresses and networks
+//! networks lists of addresses and networks    repository, deliveries    their keys
 //! ```
 //!
 //! [`Config::parse`] is pure: a text in, values or all of its mistakes out. Absent: whether users, groups and directories
 //! exist (`app`), since that is a question to the machine.
 
+mod deliveries;
 mod networks;
 mod parse;
 mod reader;
 mod refs;
+mod repository;
 pub mod secrets;
 mod units;
 

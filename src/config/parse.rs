@@ -1,23 +1,21 @@
-//! Which keys there are, what they mean, and what has to hold between them.
+//! Which keys there are but those of rooms of their own, what they mean, and what has to hold between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Component, Path, PathBuf};
 use std::time::Duration;
 
-use crate::domain::forge::Forge;
 use crate::domain::hook_name::HookName;
-use crate::domain::identity::Identity;
 use crate::domain::name::{NodeName, RepositoryName, SiteName};
 use crate::domain::release_id::ReleaseStyle;
-use crate::domain::remote_url::{RemoteUrl, Scheme};
 use crate::engine::Activate;
 use crate::hook;
 use crate::site::permissions::Executable;
-use crate::store::DeliveryRetention;
 
 use super::reader::{Field, Reader, Table};
-use super::{Config, Problem, Repository, SecretSource, Server, Site, networks, quoted, refs, units};
+use super::{
+    Config, Problem, Repository, SecretSource, Server, Site, deliveries, networks, quoted, refs, repository, units,
+};
 
 /// Reads a configuration; gives back every mistake, in the order of the file.
 pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, Vec<Problem>> {
@@ -28,7 +26,7 @@ pub(super) fn parse(text: &str, file: &Path, host_name: &str) -> Result<Config, 
     let reconcile = read_reconcile(&mut reader, &mut root);
     let server = read_server(&mut reader, &mut root);
     let store_url = read_store(&mut reader, &mut root);
-    let deliveries = read_deliveries(&mut reader, &mut root);
+    let deliveries = deliveries::read(&mut reader, &mut root);
     let node = read_node(&mut reader, &mut root, host_name);
     let repositories = read_repositories(&mut reader, &mut root);
     let sites = read_sites(&mut reader, &mut root);
@@ -118,27 +116,6 @@ fn read_store(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Option<String> {
     url
 }
 
-fn read_deliveries(reader: &mut Reader<'_>, root: &mut Table<'_>) -> DeliveryRetention {
-    let mut retention =
-        DeliveryRetention { keep: KEEP_DELIVERIES, keep_count: MOST_DELIVERIES, keep_bodies: MOST_BODY_BYTES };
-    let Some(mut table) = root.take("deliveries").and_then(|field| reader.table(field)) else { return retention };
-    let keep = table.take("keep").and_then(|field| {
-        reader.parsed(&field, "a duration of \"1h\" or more, such as \"30d\"", |text| {
-            units::duration(text).filter(|keep| *keep >= SHORTEST_KEEP).ok_or_else(String::new)
-        })
-    });
-    let count = table.take("keep_count").and_then(|field| reader.number(&field, 1, 10_000_000));
-    let bodies = table.take("keep_bodies").and_then(|field| {
-        let allowed = "a size such as \"256MiB\", or \"0B\" for none";
-        reader.parsed(&field, allowed, |text| units::size(text).ok_or_else(String::new))
-    });
-    reader.finish(table);
-    retention.keep = keep.unwrap_or(retention.keep);
-    retention.keep_count = count.and_then(|count| i64::try_from(count).ok()).unwrap_or(retention.keep_count);
-    retention.keep_bodies = bodies.and_then(|bytes| i64::try_from(bytes).ok()).unwrap_or(retention.keep_bodies);
-    retention
-}
-
 fn read_node(reader: &mut Reader<'_>, root: &mut Table<'_>, host_name: &str) -> Option<NodeName> {
     let parse = |text: &str| NodeName::parse(text).map_err(|_| String::new());
     let Some(field) = root.take("node") else { return default_node(reader, root, host_name) };
@@ -163,7 +140,7 @@ fn read_repositories(reader: &mut Reader<'_>, root: &mut Table<'_>) -> Named<Rep
     tables
         .into_iter()
         .map(|(name, mut table)| {
-            let repository = read_repository(reader, &mut table);
+            let repository = repository::read(reader, &mut table);
             reader.finish(table);
             (name, repository)
         })
@@ -198,123 +175,6 @@ fn read_named<'t, N>(
         }
     }
     named
-}
-
-fn read_repository(reader: &mut Reader<'_>, table: &mut Table<'_>) -> Option<Repository> {
-    let url = reader.required(table, "url", URL);
-    let url = url
-        .and_then(|field| reader.parsed(&field, URL, |text| RemoteUrl::parse(text).map_err(|error| error.to_string())));
-    let forge_id = table.take("repository_id").and_then(|field| {
-        reader.parsed(&field, "the forge's own id of the repository, as text", |text| {
-            let plain = !text.is_empty() && text.len() <= LONGEST_ID && text.chars().all(|letter| !letter.is_control());
-            if plain { Ok(text.to_owned()) } else { Err(String::new()) }
-        })
-    });
-    let forge = read_forge(reader, table, url.as_ref());
-    let identity = read_identity(reader, table, forge);
-    // SourceHut signs with a key that everybody knows.
-    let may_lack_secret = forge == Some(Forge::Sourcehut);
-    let secret = if may_lack_secret { table.take("secret") } else { reader.required(table, "secret", SECRET) };
-    let secrets = secret.map(|field| read_secret_list(reader, field)).unwrap_or_default();
-    let allow_from = table.take("allow_from").map(|field| networks::read_some(reader, field));
-    let is_ssh = url.as_ref().is_none_or(|url| url.scheme() == Scheme::Ssh);
-    let mut for_ssh = |key| {
-        let field = table.take(key)?;
-        if !is_ssh {
-            reader.fail(&field, "is for ssh URLs only: nothing else has a use for it");
-        }
-        reader.path(&field)
-    };
-    let (ssh_key, known_hosts) = (for_ssh("ssh_key"), for_ssh("known_hosts"));
-    let token_field = table.take("token");
-    let token = token_field.clone().and_then(|field| read_secret(reader, field));
-    let url = url?;
-    if let Some(field) = &token_field
-        && !may_carry_token(&url)
-    {
-        reader.fail(field, "a token needs an https URL: over anything else it could be read on the way");
-    }
-    if url.scheme() == Scheme::Ssh && ssh_key.is_none() {
-        let key = table.dotted("ssh_key");
-        reader.report(table.place(), key, "is missing; allowed: the absolute path of a private key".into());
-    }
-    let forge = forge?;
-    let identity = identity.map_or_else(|| Identity::of_url(forge, &url), |text| Identity::new(forge, &text));
-    Some(Repository { identity, forge_id, forge, secrets, allow_from, ssh_key, known_hosts, token, url })
-}
-
-/// Over https, or within this machine.
-fn may_carry_token(url: &RemoteUrl) -> bool {
-    let is_here = matches!(url.host(), Some("127.0.0.1" | "::1" | "localhost"));
-    url.scheme() == Scheme::Https || (url.scheme() == Scheme::Http && is_here)
-}
-
-fn read_identity(reader: &mut Reader<'_>, table: &mut Table<'_>, forge: Option<Forge>) -> Option<String> {
-    let field = table.take("repository")?;
-    reader.parsed(&field, "its name on the forge, such as \"acme/blog\"", |text| {
-        // Projects and repositories of Azure may have blanks in their names, but not around them.
-        let blank = |letter: char| letter.is_whitespace() && (letter != ' ' || forge != Some(Forge::Azure));
-        let strange = |letter: char| blank(letter) || letter.is_control();
-        let plain = !text.is_empty() && text.trim() == text && !text.chars().any(strange);
-        if plain { Ok(text.to_owned()) } else { Err(String::new()) }
-    })
-}
-
-fn read_forge(reader: &mut Reader<'_>, table: &mut Table<'_>, url: Option<&RemoteUrl>) -> Option<Forge> {
-    let allowed = Forge::ALL.map(|forge| format!("\"{forge}\"")).join(", ");
-    let Some(field) = table.take("forge") else {
-        let known = url?.forge();
-        if known.is_none() {
-            let message = format!("is missing, and the host of the url does not tell it; allowed: {allowed}");
-            reader.report(table.place(), table.dotted("forge"), message);
-        }
-        return known;
-    };
-    reader.parsed(&field, &allowed, |text| Forge::parse(text).ok_or_else(String::new))
-}
-
-fn read_secret_list(reader: &mut Reader<'_>, field: Field<'_>) -> Vec<SecretSource> {
-    if !reader.is_list(&field) {
-        return read_secret(reader, field).into_iter().collect();
-    }
-    let elements = reader.list(field.clone(), SECRET);
-    if elements.is_empty() {
-        reader.fail(&field, format!("is empty, and anyone could deploy; allowed: {SECRET}"));
-    }
-    elements.into_iter().filter_map(|element| read_secret(reader, element)).collect()
-}
-
-fn read_secret(reader: &mut Reader<'_>, field: Field<'_>) -> Option<SecretSource> {
-    if reader.is_text(&field) {
-        reader.fail(&field, format!("a secret never stands in this file; allowed: {SECRET}"));
-        return None;
-    }
-    let whole = field.clone();
-    let mut table = reader.table(field)?;
-    let file = table.take("file").and_then(|field| reader.path(&field)).map(SecretSource::File);
-    let env = table.take("env").and_then(|field| {
-        reader.parsed(&field, "the name of a variable", |text| {
-            if is_variable(text) { Ok(SecretSource::Env(text.to_owned())) } else { Err(String::new()) }
-        })
-    });
-    let credential = table.take("credential").and_then(|field| {
-        reader.parsed(&field, "the name of a systemd credential", |text| {
-            let plain = !text.is_empty() && !text.contains('/') && !text.starts_with('.');
-            if plain { Ok(SecretSource::Credential(text.to_owned())) } else { Err(String::new()) }
-        })
-    });
-    let problems = reader.problems.len();
-    reader.finish(table);
-    let mut sources = [file, env, credential].into_iter().flatten();
-    match (sources.next(), sources.next()) {
-        (Some(source), None) => Some(source),
-        (None, _) | (Some(_), Some(_)) => {
-            if reader.problems.len() == problems {
-                reader.fail(&whole, format!("names not exactly one place; allowed: {SECRET}"));
-            }
-            None
-        }
-    }
 }
 
 fn read_site(reader: &mut Reader<'_>, table: &mut Table<'_>, name: &SiteName) -> Option<Site> {
@@ -407,7 +267,7 @@ fn read_hook_secrets(
         if env.contains_key(&name) {
             reader.fail(&field, "stands in `env` too; keep one of them");
         }
-        secrets.extend(read_secret(reader, field).map(|source| (name, source)));
+        secrets.extend(repository::read_secret(reader, field).map(|source| (name, source)));
     }
     secrets
 }
@@ -422,7 +282,8 @@ fn refuse_variable(reader: &mut Reader<'_>, field: &Field<'_>, name: &str) {
     }
 }
 
-fn is_variable(text: &str) -> bool {
+/// Whether a variable can have this name.
+pub(super) fn is_variable(text: &str) -> bool {
     let starts_well = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     starts_well && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
@@ -488,7 +349,7 @@ fn related(left: &Path, right: &Path) -> bool {
 
 impl Reader<'_> {
     /// An absolute path in one spelling.
-    fn path(&mut self, field: &Field<'_>) -> Option<PathBuf> {
+    pub(super) fn path(&mut self, field: &Field<'_>) -> Option<PathBuf> {
         self.parsed(field, PATH, |text| {
             let path = Path::new(text);
             let plain = path.components().skip(1).all(|part| matches!(part, Component::Normal(_)));
@@ -520,8 +381,6 @@ const WORKERS: usize = 2;
 /// More would only compete for the disk.
 const MOST_WORKERS: usize = 64;
 
-/// Numbers and UUIDs.
-const LONGEST_ID: usize = 100;
 const RECONCILE: Duration = Duration::from_secs(300);
 const SHORTEST_RECONCILE: Duration = Duration::from_secs(1);
 const LONGEST_RECONCILE: Duration = Duration::from_secs(24 * 3600);
@@ -534,12 +393,6 @@ const BODY_LIMIT: usize = 25 << 20;
 const LEAST_BODY_LIMIT: usize = 1 << 10;
 const MOST_BODY_LIMIT: usize = 256 << 20;
 
-/// What a forge can send again after that long is none of anybody's interest any more: GitHub lets three days pass at most.
-const KEEP_DELIVERIES: Duration = Duration::from_secs(30 * 24 * 3600);
-const SHORTEST_KEEP: Duration = Duration::from_secs(3600);
-const MOST_DELIVERIES: i64 = 10_000;
-const MOST_BODY_BYTES: i64 = 256 << 20;
-
 const HOOK_TIMEOUT: Duration = Duration::from_secs(600);
 const SHORTEST_HOOK: Duration = Duration::from_secs(1);
 const LONGEST_HOOK: Duration = Duration::from_secs(24 * 3600);
@@ -547,5 +400,3 @@ const LONGEST_HOOK: Duration = Duration::from_secs(24 * 3600);
 const NAME: &str = "1 to 64 letters, digits, `.`, `_` or `-`";
 const PATH: &str = "an absolute path without `..`, below `/`";
 const BELOW: &str = "a relative path without `.` or `..`";
-const URL: &str = "\"https://…\", \"ssh://…\", \"git@host:path\", \"http://…\", \"git://…\" or \"file:///…\"";
-const SECRET: &str = "{ file = \"/path\" }, { env = \"NAME\" } or { credential = \"name\" }, or a list of these";

@@ -7,7 +7,7 @@ use crate::domain::hook_name::HookName;
 use crate::domain::push::RefName;
 use crate::domain::retention::prunable;
 use crate::domain::revision::Revision;
-use crate::git::{self, GitError, Mirror, Remote};
+use crate::git::{self, Fetched, GitError, Mirror, Remote};
 use crate::hook;
 use crate::site::release::{self, Release, Staging};
 use crate::site::{current, permissions, shared};
@@ -123,7 +123,7 @@ fn fetch(run: &Run<'_>) -> Result<(Mirror, Revision), Failure> {
         })?;
         let lagging = why_lagging(run, ref_name, tip.as_ref());
         match (tip, lagging) {
-            (Some(revision), None) => {
+            (Some(Fetched { commit: revision, .. }), None) => {
                 let why = if run.deployment.trigger == Trigger::Reconcile { ", found without a push" } else { "" };
                 run.say("fetch", &format!("{ref_name} of {} is {revision}{why}", source.url));
                 return Ok((mirror, revision));
@@ -136,16 +136,14 @@ fn fetch(run: &Run<'_>) -> Result<(Mirror, Revision), Failure> {
     }
 }
 
-/// Why the remote's answer cannot be deployed yet; none if it can.
-fn why_lagging(run: &Run<'_>, ref_name: &RefName, tip: Option<&Revision>) -> Option<String> {
+/// Why the remote's answer cannot be deployed yet; none if it can. Of an annotated tag some forges tell the tag, some its
+/// commit; and a tag that was made anew on its commit is not one that lags.
+fn why_lagging(run: &Run<'_>, ref_name: &RefName, tip: Option<&Fetched>) -> Option<String> {
     let url = &run.target.source.url;
-    match (tip, &run.deployment.before) {
-        (None, _) => Some(format!("`{ref_name}` does not exist in `{url}`")),
-        (Some(tip), Some(before)) if tip == before => {
-            Some(format!("`{url}` still shows `{tip}` at `{ref_name}`, the commit from before the push"))
-        }
-        (Some(_), Some(_) | None) => None,
-    }
+    let Some(tip) = tip else { return Some(format!("`{ref_name}` does not exist in `{url}`")) };
+    let is_at = |told: &Option<Revision>| told.as_ref().is_some_and(|told| *told == tip.object || *told == tip.commit);
+    let lags = is_at(&run.deployment.before) && !is_at(&run.deployment.after);
+    lags.then(|| format!("`{url}` still shows `{}` at `{ref_name}`, which is from before the push", tip.object))
 }
 
 fn stage(run: &mut Run<'_>, revision: &Revision) -> Result<Staging, Failure> {

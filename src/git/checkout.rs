@@ -259,7 +259,7 @@ mod tests {
         let mut mirror = Mirror::open_or_create(&mirror_path(&place.directory), &|| false).expect("a mirror");
         let (url, credentials) = (origin.url(), Credentials::default());
         let remote = Remote { url: &url, credentials: &credentials };
-        let tip = mirror.fetch(&remote, &main_branch(), &|| false).expect("a fetch").expect("a tip");
+        let tip = mirror.fetch(&remote, &main_branch(), &|| false).expect("a fetch").expect("a tip").commit;
         checkout(&mirror, &tip, &place.into, None, &|| false)
     }
 

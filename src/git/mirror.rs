@@ -20,6 +20,15 @@ pub struct Mirror {
     path: PathBuf,
 }
 
+/// Where a ref was when it was fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fetched {
+    /// What the ref names: a commit, or an annotated tag, which is what forges tell of its moves.
+    pub object: Revision,
+    /// The commit: what can be checked out.
+    pub commit: Revision,
+}
+
 impl std::fmt::Debug for Mirror {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Mirror").field("path", &self.path).finish_non_exhaustive()
@@ -48,14 +57,14 @@ impl Mirror {
         Ok(Self { repository, path: path.to_owned() })
     }
 
-    /// Fetches a ref and gives back its commit; none if the remote does not have it. Asks for no object that is there, and
+    /// Fetches a ref and gives back where it is; none if the remote does not have it. Asks for no object that is there, and
     /// for no tags. If the mirror turns out to be damaged, it is made anew, once.
     pub fn fetch(
         &mut self,
         remote: &Remote<'_>,
         ref_name: &RefName,
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Option<Revision>, GitError> {
+    ) -> Result<Option<Fetched>, GitError> {
         let _lock = lock(&self.path, cancelled)?;
         match self.fetch_once(remote, ref_name, cancelled) {
             Err(GitError::Git { operation, source }) if is_damage(&source) => {
@@ -90,7 +99,7 @@ impl Mirror {
         remote: &Remote<'_>,
         ref_name: &RefName,
         cancelled: &dyn Fn() -> bool,
-    ) -> Result<Option<Revision>, GitError> {
+    ) -> Result<Option<Fetched>, GitError> {
         let (asking, fetching) = (Session::default(), Session::default());
         let mut anonymous =
             self.repository.remote_anonymous(remote.url.as_str()).map_err(GitError::git("name the remote"))?;
@@ -117,7 +126,7 @@ impl Mirror {
     }
 
     /// What was fetched is what counts: the branch may have moved since it was listed.
-    fn resolve(&self, ref_name: &RefName, listed: Oid) -> Result<Revision, GitError> {
+    fn resolve(&self, ref_name: &RefName, listed: Oid) -> Result<Fetched, GitError> {
         let failed = || GitError::git(format!("resolve `{ref_name}`"));
         let name = local_ref(ref_name);
         let object = match self.repository.refname_to_id(&name) {
@@ -127,10 +136,11 @@ impl Mirror {
         let commit =
             self.repository.find_object(object, None).and_then(|object| object.peel_to_commit()).map_err(failed())?;
         self.repository.reference(&name, object, true, "fetched").map_err(failed())?;
-        Revision::parse(&commit.id().to_string()).map_err(|error| GitError::Git {
-            operation: format!("resolve `{ref_name}`"),
-            source: git2::Error::from_str(&error.to_string()),
-        })
+        let revision = |oid: Oid| {
+            let parsed = Revision::parse(&oid.to_string());
+            parsed.map_err(|error| failed()(git2::Error::from_str(&error.to_string())))
+        };
+        Ok(Fetched { object: revision(object)?, commit: revision(commit.id())? })
     }
 
     /// Whether the commit and the objects it needs are here. A ref of ours that names it says so: it was set after they
@@ -201,9 +211,13 @@ mod tests {
     use super::super::tests::{Origin, main_branch, mirror_path};
     use super::*;
 
-    fn fetch(origin: &Origin, mirror: &mut Mirror, name: &RefName) -> Result<Option<Revision>, GitError> {
+    fn fetch_both(origin: &Origin, mirror: &mut Mirror, name: &RefName) -> Result<Option<Fetched>, GitError> {
         let (url, credentials) = (origin.url(), Credentials::default());
         mirror.fetch(&Remote { url: &url, credentials: &credentials }, name, &|| false)
+    }
+
+    fn fetch(origin: &Origin, mirror: &mut Mirror, name: &RefName) -> Result<Option<Revision>, GitError> {
+        Ok(fetch_both(origin, mirror, name)?.map(|fetched| fetched.commit))
     }
 
     #[test]
@@ -234,13 +248,22 @@ mod tests {
     }
 
     #[test]
-    fn an_annotated_tag_is_its_commit() {
+    fn an_annotated_tag_is_its_commit_and_the_tag_itself() {
         let (origin, directory) = (Origin::new(), tempfile::tempdir().expect("a directory"));
-        let commit = origin.commit(&[("a", "1")]);
-        origin.git(&["tag", "-a", "-m", "a tag", "v1"]);
         let mut mirror = Mirror::open_or_create(&mirror_path(&directory), &|| false).expect("a mirror");
         let tag = RefName::parse("refs/tags/v1").expect("a ref");
-        assert_eq!(fetch(&origin, &mut mirror, &tag).expect("a fetch"), Some(commit));
+        for content in ["1", "2"] {
+            let commit = origin.commit(&[("a", content)]);
+            origin.git(&["tag", "-f", "-a", "-m", "a tag", "v1"]);
+            let object = Revision::parse(&origin.git(&["rev-parse", "v1"])).expect("the tag's id");
+            assert_ne!(object, commit);
+            let expected = Some(Fetched { object, commit: commit.clone() });
+            assert_eq!(fetch_both(&origin, &mut mirror, &tag).expect("a fetch"), expected);
+            // Also when nothing has to be fetched, and of a branch both are the same.
+            assert_eq!(fetch_both(&origin, &mut mirror, &tag).expect("a fetch"), expected);
+            let expected = Some(Fetched { object: commit.clone(), commit });
+            assert_eq!(fetch_both(&origin, &mut mirror, &main_branch()).expect("a fetch"), expected);
+        }
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::domain::remote_url::RemoteUrl;
 use crate::domain::secret::Secret;
 
 pub use checkout::{Owner, Written, checkout};
-pub use mirror::Mirror;
+pub use mirror::{Fetched, Mirror};
 pub use remote::{tip, tips};
 
 /// What opens a repository.

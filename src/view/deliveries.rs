@@ -66,18 +66,18 @@ pub fn delivery(details: &DeliveryDetails, now: DateTime<Utc>) -> String {
     let mut lines = vec![
         ("delivery", delivery.id.to_string()),
         ("repository", delivery.repository.to_string()),
-        ("event", escaped(&delivery.event)),
+        ("event", harmless(&delivery.event)),
         ("key", delivery.key.clone()),
         ("came", format!("{came} ({} ago){}", age(now - delivery.received_at), took.unwrap_or_default())),
     ];
     lines.extend(delivery.source.as_ref().map(|source| ("from", source.clone())));
-    lines.extend(replay(delivery.replay_of, delivery.asked_by.as_deref()).map(|replay| ("replay", escaped(&replay))));
+    lines.extend(replay(delivery.replay_of, delivery.asked_by.as_deref()).map(|replay| ("replay", harmless(&replay))));
     lines.extend(delivery.refs.iter().map(|moved| ("ref", moved_ref(moved))));
     lines.push(("status", with_reason(delivery.status, delivery.reason.as_deref())));
     lines.extend(delivery.sites.iter().map(|site| ("site", decision(site))));
     lines.extend(attempts.iter().map(|found| ("attempt", attempt(found))));
     lines.push(("digest", delivery.digest.clone()));
-    lines.extend(headers.iter().map(|header| ("header", escaped(&format!("{}: {}", header.name, header.value)))));
+    lines.extend(headers.iter().map(|header| ("header", harmless(&format!("{}: {}", header.name, header.value)))));
     let size = delivery.body_size.map_or_else(|| "of unknown size".into(), |size| format!("{size} bytes"));
     let fate = if body.is_some() { "" } else { ", not kept" };
     lines.push(("body", size + fate));
@@ -87,7 +87,7 @@ pub fn delivery(details: &DeliveryDetails, now: DateTime<Utc>) -> String {
 
 fn moved_ref(moved: &RefReport) -> String {
     let RefReport { ref_name, before, after } = moved;
-    let name = escaped(ref_name);
+    let name = harmless(ref_name);
     match (before, after) {
         (Some(before), Some(after)) => format!("{name} from {before} to {after}"),
         (None, Some(after)) => format!("{name} created at {after}"),
@@ -97,12 +97,12 @@ fn moved_ref(moved: &RefReport) -> String {
 }
 
 fn with_reason(status: &str, reason: Option<&str>) -> String {
-    reason.map_or_else(|| status.to_owned(), |reason| format!("{status}: {}", escaped(reason)))
+    reason.map_or_else(|| status.to_owned(), |reason| format!("{status}: {}", harmless(reason)))
 }
 
 fn decision(site: &SiteDecision) -> String {
     let SiteDecision { site, status, reason, ref_name, deployment } = site;
-    let of_ref = ref_name.as_ref().map(|name| format!(", {}", escaped(name))).unwrap_or_default();
+    let of_ref = ref_name.as_ref().map(|name| format!(", {}", harmless(name))).unwrap_or_default();
     let led = deployment.as_ref().map(|led| format!(", deployment {} {}", led.id, led.state)).unwrap_or_default();
     format!("{site} {}{of_ref}{led}", with_reason(status, reason.as_deref()))
 }
@@ -110,7 +110,7 @@ fn decision(site: &SiteDecision) -> String {
 fn attempt(attempt: &Attempt) -> String {
     let Attempt { id, attempt, status, received_at, replay_of, asked_by } = attempt;
     let came = received_at.to_rfc3339_opts(SecondsFormat::Millis, true);
-    let replay = replay(*replay_of, asked_by.as_deref()).map(|replay| format!(", {}", escaped(&replay)));
+    let replay = replay(*replay_of, asked_by.as_deref()).map(|replay| format!(", {}", harmless(&replay)));
     format!("{attempt} is delivery {id}, {status}, {came}{}", replay.unwrap_or_default())
 }
 
@@ -118,11 +118,11 @@ fn attempt(attempt: &Attempt) -> String {
 fn readable(body: &Body) -> String {
     match body {
         Body::Text(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
-            escaped_lines(&laid_out(text))
+            harmless_lines(&laid_out(text))
         }
-        Body::Text(text) => escaped_lines(text),
+        Body::Text(text) => harmless_lines(text),
         Body::Base64(bytes) => bytes.utf8_chunks().fold(String::new(), |mut shown, chunk| {
-            shown += &escaped_lines(chunk.valid());
+            shown += &harmless_lines(chunk.valid());
             shown.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
             shown
         }),
@@ -164,31 +164,9 @@ fn laid_out(json: &str) -> String {
     text
 }
 
-/// Text of others in one line: what could move the cursor, or change the order of letters, is spelled out.
-fn escaped(text: &str) -> String {
-    text.chars().fold(String::new(), |mut shown, letter| {
-        if letter.is_control() || INVISIBLE.iter().any(|range| range.contains(&letter)) {
-            shown.extend(letter.escape_default());
-        } else {
-            shown.push(letter);
-        }
-        shown
-    })
+fn harmless_lines(text: &str) -> String {
+    text.split('\n').map(harmless).collect::<Vec<_>>().join("\n")
 }
-
-fn escaped_lines(text: &str) -> String {
-    text.split('\n').map(escaped).collect::<Vec<_>>().join("\n")
-}
-
-/// Letters without a shape: they separate lines, turn the direction of writing, or hide.
-const INVISIBLE: [std::ops::RangeInclusive<char>; 6] = [
-    '\u{61c}'..='\u{61c}',
-    '\u{200b}'..='\u{200f}',
-    '\u{2028}'..='\u{202e}',
-    '\u{2060}'..='\u{206f}',
-    '\u{feff}'..='\u{feff}',
-    '\u{e0000}'..='\u{e007f}',
-];
 
 /// As many as a line has room for.
 const SHOWN_REFS: usize = 3;
@@ -215,8 +193,8 @@ mod tests {
     #[test]
     fn nothing_in_a_body_or_a_header_does_anything_to_a_terminal() {
         let hostile = "a\u{1b}[2J\u{9b}1m\u{202e}b\r\tc\u{7f}é\\";
-        assert_eq!(escaped(hostile), "a\\u{1b}[2J\\u{9b}1m\\u{202e}b\\r\\tc\\u{7f}é\\");
-        assert_eq!(readable(&Body::Text(format!("{hostile}\nx"))), format!("{}\nx", escaped(hostile)));
+        assert_eq!(harmless(hostile), "a\\u{1b}[2J\\u{9b}1m\\u{202e}b\\r\\tc\\u{7f}é\\");
+        assert_eq!(readable(&Body::Text(format!("{hostile}\nx"))), format!("{}\nx", harmless(hostile)));
         assert_eq!(readable(&Body::Base64(b"a\x1b\xff\nb".into())), "a\\u{1b}\\xff\nb");
     }
 

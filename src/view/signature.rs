@@ -3,6 +3,7 @@
 use chrono::TimeDelta;
 use serde::Serialize;
 
+use crate::app::deliveries::RefReport;
 use crate::app::examine::{Examination, Meaning, Proof};
 use crate::domain::push::Event;
 use crate::domain::revision::Revision;
@@ -35,14 +36,6 @@ pub struct SignatureReport {
     status: Option<&'static str>,
     status_reason: Option<String>,
     sites: Vec<SiteVerdict>,
-}
-
-#[derive(Debug, Serialize)]
-struct RefReport {
-    #[serde(rename = "ref")]
-    name: String,
-    before: Option<Revision>,
-    after: Option<Revision>,
 }
 
 #[derive(Debug, Serialize)]
@@ -94,12 +87,7 @@ impl SignatureReport {
         self.event = Some(parsed.event_name.clone());
         self.key = Some(parsed.key.to_string());
         if let Event::Push(push) = &parsed.event {
-            let refs = push.changes.iter().map(|change| RefReport {
-                name: change.ref_name.to_string(),
-                before: change.before.clone(),
-                after: change.after.clone(),
-            });
-            self.refs = refs.collect();
+            self.refs = push.changes.iter().cloned().map(RefReport::from).collect();
         }
         match verdict {
             Verdict::Whole { status, reason } => {
@@ -127,7 +115,7 @@ impl SignatureReport {
         );
         let commit = |id: &Option<Revision>| id.as_ref().map_or("nothing", Revision::short).to_owned();
         lines.extend(self.refs.iter().map(|moved| {
-            ("ref", format!("{} from {} to {}", moved.name, commit(&moved.before), commit(&moved.after)))
+            ("ref", format!("{} from {} to {}", moved.ref_name, commit(&moved.before), commit(&moved.after)))
         }));
         lines.extend(self.malformed.as_ref().map(|reason| ("verdict", format!("malformed: {reason}"))));
         let of = |reason: &Option<String>| reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));

@@ -195,9 +195,19 @@ pub(super) fn short_ref(name: &str) -> String {
     harmless(short.unwrap_or(name))
 }
 
-/// One line without control characters: what others wrote must not move the cursor.
+/// Text of others in one line: what could move the cursor, or change the order of letters, is spelled out.
 pub fn harmless(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    text.chars().fold(String::new(), |mut shown, letter| {
+        match letter {
+            // Our own reasons have several lines.
+            '\n' => shown.push(' '),
+            _ if letter.is_control() || INVISIBLE.iter().any(|range| range.contains(&letter)) => {
+                shown.extend(letter.escape_default());
+            }
+            _ => shown.push(letter),
+        }
+        shown
+    })
 }
 
 pub(super) fn nothing() -> String {
@@ -234,6 +244,16 @@ pub(super) fn table<const N: usize>(header: [&str; N], rows: impl Iterator<Item 
     text
 }
 
+/// Letters without a shape: they separate lines, turn the direction of writing, or hide.
+const INVISIBLE: [std::ops::RangeInclusive<char>; 6] = [
+    '\u{61c}'..='\u{61c}',
+    '\u{200b}'..='\u{200f}',
+    '\u{2028}'..='\u{202e}',
+    '\u{2060}'..='\u{206f}',
+    '\u{feff}'..='\u{feff}',
+    '\u{e0000}'..='\u{e007f}',
+];
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -251,6 +271,6 @@ mod tests {
     #[test]
     fn columns_line_up_and_nothing_moves_the_cursor() {
         let rows = [["blog".to_owned(), harmless("a\u{1b}[2Jb\nc")], ["s".to_owned(), String::new()]];
-        assert_eq!(table(["SITE", "HOLD"], rows.into_iter()), "SITE  HOLD\nblog  a [2Jb c\ns\n");
+        assert_eq!(table(["SITE", "HOLD"], rows.into_iter()), "SITE  HOLD\nblog  a\\u{1b}[2Jb c\ns\n");
     }
 }

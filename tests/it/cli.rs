@@ -570,7 +570,7 @@ fn nothing_that_others_wrote_moves_the_cursor() {
         let control = shown.chars().find(|letter| letter.is_control() && *letter != '\n');
         assert_eq!(control, None, "{args:?}: {shown:?}");
     }
-    assert!(house.landfall(&["deployments"]).stdout.contains("a 2Jb"), "the name is still told");
+    assert!(house.landfall(&["deployments"]).stdout.contains("a\\u{9b}2Jb"), "the name is still told");
 }
 
 /// Every file below, itself too.

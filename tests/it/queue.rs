@@ -175,6 +175,53 @@ fn a_remote_that_has_not_caught_up_is_asked_again() {
     assert_eq!(house.live("index.html"), "two");
 }
 
+/// Moves an annotated tag here, and not at the remote; gives back the tag and its commit.
+fn move_tag(house: &House, content: &str) -> (String, String) {
+    house.origin.write("index.html", content);
+    house.origin.git(&["add", "--all"]);
+    house.origin.git(&["commit", "--quiet", "--message", content]);
+    house.origin.git(&["tag", "--force", "--annotate", "--message", content, "v1"]);
+    (house.origin.git(&["rev-parse", "v1"]), house.origin.head())
+}
+
+fn push_tag(house: &House) {
+    house.origin.git(&["push", "--quiet", "--force", &house.origin.bare.to_string_lossy(), "v1"]);
+}
+
+#[test]
+fn a_remote_that_has_not_caught_up_with_a_moved_tag_is_asked_again() {
+    let house = House::with(&Setup { site: "tags = \"^v\"", ..Setup::default() });
+    let daemon = house.serve();
+    // As GitHub tells it: the ids of the tags, and the commit that the newer one names.
+    let push = |id: &str, before: &str, (tag, commit): &(String, String)| {
+        let payload = json!({ "ref": "refs/tags/v1", "before": before, "after": tag, "head_commit": { "id": commit },
+            "repository": { "id": 186_853_002, "full_name": "acme/blog" } });
+        daemon.send(&Delivery::github(id, "push", payload.to_string())).expect(202, "queued").deployment()
+    };
+    let old = move_tag(&house, "one");
+    assert_ne!(old.0, old.1, "an annotated tag");
+    push_tag(&house);
+    let first = push("d1", &zeros(), &old);
+    assert_eq!(house.wait_for_end(first)["commit"], json!(old.1));
+    let new = move_tag(&house, "two");
+    let pushed = push("d2", &old.0, &new);
+    wait_for("the first look at the remote", || {
+        let found = house.deployment(pushed);
+        assert!(matches!(found["state"].as_str(), Some("queued" | "running")), "it did not wait: {found}");
+        (found["step"] == "fetch").then_some(())
+    });
+    push_tag(&house);
+    let ended = house.wait_for_end(pushed);
+    assert_eq!((&ended["state"], &ended["commit"]), (&json!("succeeded"), &json!(new.1)));
+    assert_eq!(house.live("index.html"), "two");
+    // A tag that was its commit, annotated by now: nothing lags, though the commit is the one from before.
+    house.origin.git(&["tag", "--force", "--annotate", "--message", "anew", "v1"]);
+    push_tag(&house);
+    let tag = house.origin.git(&["rev-parse", "v1"]);
+    let annotated = push("d3", &new.1, &(tag.clone(), tag));
+    assert_eq!(house.wait_for_end(annotated)["state"], "current");
+}
+
 #[test]
 #[ignore = "takes 30 s, as long as a forge may need to show what was pushed: tests/run.sh has the time"]
 fn a_branch_that_never_appears_fails_the_deployment_and_says_so() {

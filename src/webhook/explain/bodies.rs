@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::super::{Request, form, record};
-use super::Change;
 use super::json::{self, Rewriting};
+use super::{Allowance, Change};
 
 /// What the body was before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,11 +16,14 @@ pub enum BodyChange {
 }
 
 /// The bodies that this one may have been, each with the change that leads to it.
-pub(super) fn changes(request: &Request) -> impl Iterator<Item = (BodyChange, Vec<u8>)> {
+pub(super) fn changes<'a>(
+    request: &'a Request,
+    allowance: &'a Allowance,
+) -> impl Iterator<Item = (BodyChange, Vec<u8>)> + 'a {
     let Request { body, .. } = request;
     let of_bytes = BYTES.iter().filter_map(move |(words, change)| Some((BodyChange::Bytes(words), change(body)?)));
     let as_form = form_changes(request).into_iter().map(|(words, body)| (BodyChange::Bytes(words), body));
-    let as_json = json::rewritings(body).map(|(rewriting, body)| (BodyChange::Json(rewriting), body));
+    let as_json = json::rewritings(body, allowance).map(|(rewriting, body)| (BodyChange::Json(rewriting), body));
     of_bytes.chain(as_form).chain(as_json).filter(move |(_, changed)| changed != body)
 }
 

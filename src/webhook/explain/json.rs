@@ -7,6 +7,8 @@ use std::fmt;
 
 use serde::de::IgnoredAny;
 
+use super::Allowance;
+
 /// How JSON is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rewriting {
@@ -56,17 +58,27 @@ enum Token<'a> {
     Scalar(&'a [u8]),
 }
 
-/// The ways of writing this JSON; none if it is no JSON.
-pub(super) fn rewritings(json: &[u8]) -> impl Iterator<Item = (Rewriting, Vec<u8>)> {
-    let sound = serde_json::from_slice::<IgnoredAny>(json).is_ok();
+/// The ways of writing this JSON; none if it is no JSON, and no more than the allowance is good for. Those that get much
+/// longer than it is are left out: nothing that is sent does, and a tower of brackets grows with every level that is indented.
+pub(super) fn rewritings<'a>(
+    json: &'a [u8],
+    allowance: &'a Allowance,
+) -> impl Iterator<Item = (Rewriting, Vec<u8>)> + 'a {
+    let sound = allowance.spend(json.len()) && serde_json::from_slice::<IgnoredAny>(json).is_ok();
     let original = if sound { tokens(json) } else { Vec::new() };
+    let longest = json.len().saturating_mul(MOST_GROWTH).max(SHORT);
     let escapings = ESCAPES.into_iter().filter_map(move |escapes| {
-        let escaped = with_escapes(&original, escapes);
-        let says_something = !original.is_empty() && (escapes == Escapes::Kept || escaped != original);
+        let is_due = !original.is_empty() && allowance.spend(json.len());
+        let escaped = is_due.then(|| with_escapes(&original, escapes))?;
+        let says_something = escapes == Escapes::Kept || escaped != original;
         says_something.then_some((escapes, escaped))
     });
-    escapings.flat_map(|(escapes, tokens)| {
-        LAYOUTS.into_iter().filter_map(move |layout| Some((Rewriting { layout, escapes }, write(&tokens, layout)?)))
+    escapings.flat_map(move |(escapes, tokens)| {
+        LAYOUTS.into_iter().filter_map(move |layout| {
+            let written = (allowance.left() > 0).then(|| write(&tokens, layout, longest))?;
+            let is_whole = allowance.spend(written.len()) && written.len() <= longest;
+            is_whole.then_some((Rewriting { layout, escapes }, written))
+        })
     })
 }
 
@@ -155,8 +167,8 @@ fn push_units(written: &mut String, letter: char) {
     }
 }
 
-/// None if it gets too long: a tower of brackets grows with every level that is indented.
-fn write(tokens: &[Token<'_>], layout: Layout) -> Option<Vec<u8>> {
+/// Ends within a token of the longest that is wanted.
+fn write(tokens: &[Token<'_>], layout: Layout, longest: usize) -> Vec<u8> {
     let mut written = Vec::new();
     let mut depth = 0_usize;
     let mut was_open = false;
@@ -187,11 +199,11 @@ fn write(tokens: &[Token<'_>], layout: Layout) -> Option<Vec<u8>> {
         }
         was_open = matches!(token, Token::Open(_));
         depth += usize::from(was_open);
-        if written.len() > LONGEST {
-            return None;
+        if written.len() > longest {
+            break;
         }
     }
-    Some(written)
+    written
 }
 
 fn break_line(written: &mut Vec<u8>, layout: Layout, depth: usize) {
@@ -226,8 +238,11 @@ const LAYOUTS: [Layout; 5] = [Layout::Compact, Layout::Indented(2), Layout::Inde
 
 const ESCAPES: [Escapes; 5] = [Escapes::Kept, Escapes::Fewest, Escapes::Ascii, Escapes::Html, Escapes::Slashes];
 
-/// Real payloads grow by a third when they are indented.
-const LONGEST: usize = 4 << 20;
+/// Real payloads grow by a third when they are indented, and texts in Chinese by two when they are escaped.
+const MOST_GROWTH: usize = 2;
+
+/// In what is this short, brackets may be most of it.
+const SHORT: usize = 4 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -263,7 +278,10 @@ mod tests {
     ];
 
     fn found(from: &str, to: &str) -> Option<String> {
-        rewritings(from.as_bytes()).find(|(_, json)| json == to.as_bytes()).map(|(rewriting, _)| rewriting.to_string())
+        let allowance = Allowance::for_operators();
+        rewritings(from.as_bytes(), &allowance)
+            .find(|(_, json)| json == to.as_bytes())
+            .map(|(rewriting, _)| rewriting.to_string())
     }
 
     #[test]
@@ -304,17 +322,32 @@ mod tests {
     #[test]
     fn what_is_no_json_is_not_written_anew() {
         for json in ["", "{", "{]", "[1] [2]", "\"a", "nul", "\u{feff}[]", &"[".repeat(10_000)] {
-            assert_eq!(rewritings(json.as_bytes()).count(), 0, "{json}");
+            assert_eq!(rewritings(json.as_bytes(), &Allowance::for_operators()).count(), 0, "{json}");
         }
-        assert_eq!(rewritings(b"\xff").count(), 0);
+        assert_eq!(rewritings(b"\xff", &Allowance::for_operators()).count(), 0);
     }
 
     #[test]
-    fn a_tower_does_not_take_the_memory() {
-        for (depth, zeros) in [(120, 200_000), (250_000, 1)] {
+    fn a_tower_is_not_written_much_longer_than_it_is() {
+        // Zeros at the top of a tower: each is a line, indented by the whole height.
+        for (depth, zeros) in [(1_000, 12_000), (120, 200_000), (250_000, 1)] {
             let tower = format!("{}{}0{}", "[".repeat(depth), "0,".repeat(zeros), "]".repeat(depth));
-            let lengths: Vec<_> = rewritings(tower.as_bytes()).map(|(_, json)| json.len()).collect();
-            assert!(lengths.len() > 1 && lengths.iter().all(|length| *length <= LONGEST), "{lengths:?}");
+            let allowance = Allowance::for_strangers(usize::MAX);
+            let lengths: Vec<_> = rewritings(tower.as_bytes(), &allowance).map(|(_, json)| json.len()).collect();
+            assert!(lengths.len() > 1 && lengths.iter().all(|length| *length <= 2 * tower.len()), "{lengths:?}");
+            // Each way costs what is written, also if it is given up.
+            let spent = usize::MAX - allowance.left();
+            let most = (LAYOUTS.len() + ESCAPES.len()) * (2 * tower.len() + 4 * depth) + tower.len();
+            assert!(spent >= (lengths.len() + 1) * tower.len() && spent <= most, "{spent} {most}");
         }
+    }
+
+    #[test]
+    fn what_nobody_pays_for_is_not_written() {
+        let json = format!("[{}0]", "\"\\u00fc\",".repeat(5_000));
+        let all = rewritings(json.as_bytes(), &Allowance::for_operators()).count();
+        let some = rewritings(json.as_bytes(), &Allowance::for_strangers(4 * json.len())).count();
+        assert!(all > 10 && (1..4).contains(&some), "{some} of {all}");
+        assert_eq!(rewritings(json.as_bytes(), &Allowance::for_strangers(0)).count(), 0);
     }
 }

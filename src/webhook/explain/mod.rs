@@ -3,6 +3,7 @@
 //! ```text
 //! mod      the order of the attempts, and what they lead to      bodies   what happens to a body on its way
 //! secrets  what happens to a secret when it is pasted            json     JSON written in another way
+//! allowance  how much may be tried
 //! ```
 //!
 //! Every attempt uses the very check that refused the request, over a request or a secret with one change; so a hint that says
@@ -11,6 +12,7 @@
 //!
 //! Absent: the log, and how often anybody wants to know.
 
+mod allowance;
 mod bodies;
 mod json;
 mod secrets;
@@ -24,6 +26,7 @@ use crate::domain::forge::Forge;
 use crate::domain::name::RepositoryName;
 use crate::domain::secret::Secret;
 
+pub use allowance::Allowance;
 use bodies::BodyChange;
 
 /// A request that was refused, and what it could have been meant for.
@@ -39,6 +42,8 @@ pub struct Doubt<'a> {
     pub others: &'a [Other<'a>],
     /// When it came.
     pub now: DateTime<Utc>,
+    /// How much may be tried.
+    pub allowance: &'a Allowance,
 }
 
 /// Another repository.
@@ -90,8 +95,8 @@ pub enum Hint {
         /// What is there.
         found: usize,
     },
-    /// Nothing was tried.
-    TooLong,
+    /// Nothing was tried, since the body is longer than this.
+    TooLong(usize),
 }
 
 /// Something that happens to bytes: the words for how they would have been right, and how to make them so; none where it
@@ -100,10 +105,12 @@ type Change = (&'static str, fn(&[u8]) -> Option<Vec<u8>>);
 
 /// Says what would have matched, the best hint first; or what is strange about the request. Often there is nothing to say.
 ///
-/// The work is bounded: a fixed list of attempts, over bodies of a mebibyte at most.
+/// The work is bounded: a fixed list of attempts, with one secret some sixty and one for each other repository, over bodies
+/// that are no longer than the allowance has it; and it ends when the allowance is spent.
 pub fn explain(doubt: &Doubt<'_>) -> Vec<Hint> {
-    if doubt.request.body.len() > LONGEST_BODY {
-        return vec![Hint::TooLong];
+    let longest = doubt.allowance.longest_body();
+    if doubt.request.body.len() > longest {
+        return vec![Hint::TooLong(longest)];
     }
     match proof(doubt) {
         // Two explanations cannot both be true, and what is merely strange leads astray when the cause is known.
@@ -114,46 +121,48 @@ pub fn explain(doubt: &Doubt<'_>) -> Vec<Hint> {
 
 /// From what goes wrong most often to what costs most.
 fn proof(doubt: &Doubt<'_>) -> Option<Hint> {
-    let Doubt { forge, request, secrets, now, .. } = *doubt;
-    if would_match(forge, request, secrets, now) {
+    let Doubt { forge, request, secrets, .. } = *doubt;
+    if doubt.would_match(forge, request, secrets) {
         return Some(Hint::Clock);
     }
     let with_another = doubt.other_secret().or_else(|| doubt.other_forge()).or_else(|| doubt.other_repository());
     with_another.or_else(|| doubt.older_signature()).or_else(|| doubt.other_body())
 }
 
-/// Whether the proof is right, whatever the time.
-fn would_match(forge: Forge, request: &Request, secrets: &[Secret], now: DateTime<Utc>) -> bool {
-    matches!(prove(forge, request, secrets, now), Ok(()) | Err(Refusal::TooOld(_) | Refusal::FromTheFuture(_)))
-}
-
 impl Doubt<'_> {
+    /// Whether the proof is right, whatever the time; not if the allowance is spent.
+    fn would_match(&self, forge: Forge, request: &Request, secrets: &[Secret]) -> bool {
+        let is_paid = secrets.iter().all(|_| self.allowance.spend(request.body.len()));
+        let proven = || prove(forge, request, secrets, self.now);
+        is_paid && matches!(proven(), Ok(()) | Err(Refusal::TooOld(_) | Refusal::FromTheFuture(_)))
+    }
+
     fn other_secret(&self) -> Option<Hint> {
-        let Self { forge, request, secrets, now, .. } = *self;
+        let Self { forge, request, secrets, .. } = *self;
         let variants = |secret| {
             let is_known = is_public(forge, secret);
             secrets::variants(secret).filter(move |(_, variant)| !is_known || is_public(forge, variant))
         };
         let mut tried = secrets.iter().take(MOST_SECRETS).flat_map(variants);
-        let found = tried.find(|(_, variant)| would_match(forge, request, std::slice::from_ref(variant), now))?;
+        let found = tried.find(|(_, variant)| self.would_match(forge, request, std::slice::from_ref(variant)))?;
         Some(Hint::Secret(found.0))
     }
 
     /// The forge that the headers name is the likelier one: some send the signatures of others beside their own.
     fn other_forge(&self) -> Option<Hint> {
-        let Self { forge: configured, request, now, .. } = *self;
+        let Self { forge: configured, request, .. } = *self;
         let secrets: Vec<Secret> = self.hidden_secrets().cloned().collect();
         let mut others = Forge::ALL.into_iter().filter(|other| *other != configured);
-        let proven = others.find(|other| would_match(*other, request, &secrets, now))?;
+        let proven = others.find(|other| self.would_match(*other, request, &secrets))?;
         let named = sender(request).map(|(word, _)| word).filter(|word| *word != configured.as_str());
         Some(Hint::Forge { sender: named.unwrap_or(proven.as_str()), configured })
     }
 
     fn other_repository(&self) -> Option<Hint> {
-        let Self { request, others, now, .. } = *self;
+        let Self { request, others, .. } = *self;
         let is_hidden = |other: &&Other<'_>| !other.secrets.iter().any(|secret| is_public(other.forge, secret));
         let mut others = others.iter().filter(is_hidden).take(MOST_OTHERS);
-        let found = others.find(|other| would_match(other.forge, request, other.secrets, now))?;
+        let found = others.find(|other| self.would_match(other.forge, request, other.secrets))?;
         Some(Hint::Repository(found.name.clone()))
     }
 
@@ -162,7 +171,8 @@ impl Doubt<'_> {
         let Self { request, .. } = *self;
         let digits = request.header(SHA1_HEADER).ok()??.strip_prefix(SHA1_PREFIX)?;
         let claim = hex::decode(digits).ok()?;
-        let matches = |secret: &Secret| signature::sha1_matches(secret.expose(), &request.body, &claim);
+        let is_paid = || self.allowance.spend(request.body.len());
+        let matches = |secret: &Secret| is_paid() && signature::sha1_matches(secret.expose(), &request.body, &claim);
         self.hidden_secrets().any(matches).then_some(Hint::Sha1)
     }
 
@@ -172,14 +182,14 @@ impl Doubt<'_> {
     }
 
     fn other_body(&self) -> Option<Hint> {
-        let Self { forge, request, secrets, now, .. } = *self;
+        let Self { forge, request, secrets, .. } = *self;
         if !self.depends_on_body() {
             return None;
         }
         let mut tried = Request { headers: request.headers.clone(), body: Vec::new() };
-        bodies::changes(request).find_map(|(change, body)| {
+        bodies::changes(request, self.allowance).find_map(|(change, body)| {
             tried.body = body;
-            would_match(forge, &tried, secrets, now).then_some(Hint::Body(change))
+            self.would_match(forge, &tried, secrets).then_some(Hint::Body(change))
         })
     }
 
@@ -239,7 +249,7 @@ impl fmt::Display for Hint {
             Self::CutBody { announced, found } => {
                 write!(formatter, "the body has {found} bytes, but `{CONTENT_LENGTH}` says {announced}")
             }
-            Self::TooLong => write!(formatter, "nothing was tried, since the body has more than {LONGEST_BODY} bytes"),
+            Self::TooLong(longest) => write!(formatter, "nothing was tried, since the body has more than {longest} bytes"),
         }
     }
 }
@@ -259,9 +269,6 @@ const SENDERS: [(&str, &str); 9] = [
 
 const SHA1_HEADER: &str = "x-hub-signature";
 const SHA1_PREFIX: &[u8] = b"sha1=";
-
-/// Some sixty attempts over this take less than a second. Pushes have some kilobytes.
-const LONGEST_BODY: usize = 1 << 20;
 
 /// Two while one is replaced.
 const MOST_SECRETS: usize = 4;

@@ -55,10 +55,14 @@ fn token(sent: &str) -> Request {
 }
 
 fn hints(forge: Forge, request: &Request, configured: &str) -> Vec<Hint> {
+    hints_for(forge, request, configured, &Allowance::for_operators())
+}
+
+fn hints_for(forge: Forge, request: &Request, configured: &str, allowance: &Allowance) -> Vec<Hint> {
     let secrets = [secret(configured)];
     let refused = prove(forge, request, &secrets, now());
     assert!(refused.is_err(), "the request was really made wrong");
-    explain(&Doubt { forge, request, secrets: &secrets, others: &[], now: now() })
+    explain(&Doubt { forge, request, secrets: &secrets, others: &[], now: now(), allowance })
 }
 
 #[test]
@@ -194,7 +198,16 @@ fn the_wrong_forge_and_the_wrong_url_are_told() {
         Other { name: &shop, forge: Forge::Github, secrets: &shop_secrets },
     ];
     let own = [secret("the secret of the blog")];
-    let of = |request: &Request, forge| explain(&Doubt { forge, request, secrets: &own, others: &others, now: now() });
+    let of = |request: &Request, forge| {
+        explain(&Doubt {
+            forge,
+            request,
+            secrets: &own,
+            others: &others,
+            now: now(),
+            allowance: &Allowance::for_operators(),
+        })
+    };
     assert_eq!(of(&from_github, Forge::Github), [Hint::Repository(shop.clone())]);
     assert_eq!(of(&from_github, Forge::Gitlab), [Hint::Repository(shop.clone())], "whatever the forge of this one");
     assert_eq!(of(&from_gitlab, Forge::Gitlab), [], "its forge has to fit too");
@@ -224,8 +237,14 @@ fn what_each_forge_sends_is_recognised_where_another_is_configured() {
             let refuses = |other: &Forge| prove(*other, &request, &secrets, signed_at).is_err();
             let may_have = |other: &Forge| check_secret(*other, &secrets[0]).is_ok();
             for configured in Forge::ALL.into_iter().filter(|other| refuses(other) && may_have(other)) {
-                let doubt =
-                    Doubt { forge: configured, request: &request, secrets: &secrets, others: &[], now: signed_at };
+                let doubt = Doubt {
+                    forge: configured,
+                    request: &request,
+                    secrets: &secrets,
+                    others: &[],
+                    now: signed_at,
+                    allowance: &Allowance::for_operators(),
+                };
                 let expected = Hint::Forge { sender: from.as_str(), configured };
                 assert_eq!(explain(&doubt), [expected], "{from} {file} at {configured}");
                 told += 1;
@@ -258,7 +277,14 @@ fn with_a_public_key_anybody_can_sign_and_gets_no_hint_for_it() {
         (RepositoryName::parse("srht").unwrap(), [secret(fixtures::PUBLIC_KEY)], [secret(SECRET)]);
     let others = [Other { name: &name, forge: Forge::Sourcehut, secrets: &theirs }];
     let request = fixtures::load("sourcehut", "push.json");
-    let doubt = Doubt { forge: Forge::Github, request: &request, secrets: &own, others: &others, now: now() };
+    let doubt = Doubt {
+        forge: Forge::Github,
+        request: &request,
+        secrets: &own,
+        others: &others,
+        now: now(),
+        allowance: &Allowance::for_operators(),
+    };
     assert_eq!(explain(&doubt), stranger("sourcehut", "x-payload-signature", Forge::Github));
 }
 
@@ -282,7 +308,14 @@ fn an_older_signature_and_a_clock_tell_that_the_secret_is_right() {
     .unwrap();
     for skew in [-3600, 3600] {
         let now = now() + chrono::TimeDelta::seconds(skew);
-        let doubt = Doubt { forge: Forge::Gitlab, request: &request, secrets: &[secret(WHSEC)], others: &[], now };
+        let doubt = Doubt {
+            forge: Forge::Gitlab,
+            request: &request,
+            secrets: &[secret(WHSEC)],
+            others: &[],
+            now,
+            allowance: &Allowance::for_operators(),
+        };
         assert_eq!(explain(&doubt), [Hint::Clock], "{skew}");
     }
 }
@@ -302,12 +335,59 @@ fn a_body_that_is_not_whole_is_only_told_where_it_matters() {
     request.headers.retain(|(name, _)| name != "x-hub-signature-256");
     request.body.clear();
     assert_eq!(hints(Forge::Github, &request, SECRET), []);
+}
 
-    let long = vec![b' '; LONGEST_BODY + 1];
-    assert_eq!(hints(Forge::Github, &github(b"k", b"", &long), SECRET), [Hint::TooLong]);
-    let longest = [b"[\"", &vec![b'x'; LONGEST_BODY - 5][..], b"\"]\n"].concat();
-    let request = github(SECRET.as_bytes(), &longest[..longest.len() - 1], &longest);
-    assert!(matches!(hints(Forge::Github, &request, SECRET)[..], [Hint::Body(_)]));
+#[test]
+fn a_long_body_is_explained_to_an_operator_and_not_for_a_stranger() {
+    let cut = |length: usize| {
+        let body = [b"[\"", &vec![b'x'; length - 5][..], b"\"]\n"].concat();
+        github(SECRET.as_bytes(), &body[..length - 1], &body)
+    };
+    let strangers = || Allowance::for_strangers(usize::MAX);
+    for (allowance, longest) in [(strangers(), 128 << 10), (Allowance::for_operators(), 1 << 20)] {
+        let found = hints_for(Forge::Github, &cut(longest), SECRET, &allowance);
+        assert!(matches!(found[..], [Hint::Body(_)]), "{found:?}");
+        let left = allowance.left();
+        assert_eq!(hints_for(Forge::Github, &cut(longest + 1), SECRET, &allowance), [Hint::TooLong(longest)]);
+        assert_eq!(allowance.left(), left, "it is not looked at");
+    }
+}
+
+/// What is written and signed for this request.
+fn cost(request: &Request) -> usize {
+    let allowance = Allowance::for_strangers(usize::MAX);
+    assert_eq!(hints_for(Forge::Github, request, SECRET, &allowance), []);
+    usize::MAX - allowance.left()
+}
+
+#[test]
+fn what_a_stranger_can_cause_grows_with_the_body_alone() {
+    // Each zero is a line of its own below a thousand brackets: indented, this is two thousand times as long.
+    let tower = format!("{}{}0{}", "[".repeat(1_000), "0,".repeat(12_000), "]".repeat(1_000));
+    assert!((25 << 10..27 << 10).contains(&tower.len()));
+    let flat = format!("[{}0]", "0,".repeat(13_000));
+    let cost = |body: &str| cost(&github(b"another key", b"", body.as_bytes()));
+    let (of_tower, of_flat) = (cost(&tower), cost(&flat));
+    assert!(of_tower <= 100 * tower.len() && of_tower <= 2 * of_flat, "{of_tower} {of_flat}");
+    assert!(of_flat >= 30 * flat.len(), "each attempt is paid for: {of_flat}");
+}
+
+#[test]
+fn what_is_not_paid_for_is_not_tried() {
+    let body = format!("{{\"a\": \"{}\"}}\n", "x".repeat(10_000));
+    let request = github(SECRET.as_bytes(), body.trim_end().as_bytes(), body.as_bytes());
+    let told = |bytes| hints_for(Forge::Github, &request, SECRET, &Allowance::for_strangers(bytes));
+    assert!(matches!(told(100 * body.len())[..], [Hint::Body(_)]));
+    assert_eq!((told(10 * body.len()), told(0)), (vec![], vec![]));
+    // The very first attempt is that of the clock.
+    let right = github(SECRET.as_bytes(), body.as_bytes(), body.as_bytes());
+    let secrets = [secret(SECRET)];
+    for (bytes, expected) in [(body.len() - 1, vec![]), (body.len(), vec![Hint::Clock])] {
+        let allowance = &Allowance::for_strangers(bytes);
+        let doubt =
+            Doubt { forge: Forge::Github, request: &right, secrets: &secrets, others: &[], now: now(), allowance };
+        assert_eq!(explain(&doubt), expected);
+    }
 }
 
 #[test]
@@ -328,7 +408,14 @@ fn a_request_that_is_simply_wrong_gets_no_hint_and_no_hint_shows_a_secret() {
             for configured in [SECRET, WHSEC] {
                 let (secrets, others) = ([secret(configured)], [secret("the secret of the shop")]);
                 let others = [Other { name: &others_name, forge, secrets: &others }];
-                let doubt = Doubt { forge, request, secrets: &secrets, others: &others, now: now() };
+                let doubt = Doubt {
+                    forge,
+                    request,
+                    secrets: &secrets,
+                    others: &others,
+                    now: now(),
+                    allowance: &Allowance::for_operators(),
+                };
                 assert_eq!(explain(&doubt), []);
             }
         }
@@ -346,7 +433,14 @@ fn what_is_left_of_a_secret_and_can_be_guessed_gets_no_hint() {
     {
         let secrets = [secret(configured)];
         let request = github(key.as_bytes(), BODY.as_bytes(), BODY.as_bytes());
-        let doubt = Doubt { forge: Forge::Github, request: &request, secrets: &secrets, others: &[], now: now() };
+        let doubt = Doubt {
+            forge: Forge::Github,
+            request: &request,
+            secrets: &secrets,
+            others: &[],
+            now: now(),
+            allowance: &Allowance::for_operators(),
+        };
         assert_eq!(explain(&doubt), [], "{configured}");
     }
 }

@@ -49,6 +49,8 @@ impl fmt::Display for RefRule {
 }
 
 /// A pattern for whole names of branches: `*` and `?` stop at a `/`, `**` does not, `{a,b}` and `[a-z]` as in a shell.
+///
+/// `?` and `[…]` stand for one byte, which globset cannot be told otherwise: a letter beyond ASCII has several, and takes as many.
 #[derive(Debug, Clone)]
 pub struct BranchPattern {
     text: String,
@@ -153,6 +155,11 @@ mod tests {
             ("--upload-pack=*", "refs/heads/--upload-pack=x", true),
             ("$(id)", "refs/heads/$(id)", true),
             ("ümläut", "refs/heads/ümläut", true),
+            ("v*", "refs/heads/vü", true),
+            ("v?", "refs/heads/vü", false),
+            ("v??", "refs/heads/vü", true),
+            ("v[ü]", "refs/heads/vü", false),
+            ("{vü,x}", "refs/heads/vü", true),
         ];
         for (pattern, name, expected) in table {
             let rule = RefRule::Branches(vec![BranchPattern::parse(pattern).expect("a pattern")]);

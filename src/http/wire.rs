@@ -7,7 +7,8 @@
 //! ```
 //!
 //! actix sets a deadline for the first head of a connection only, and reads what was announced to a request that is
-//! answered already: for a second or, in chunks, for ever. Here both have an end on every request.
+//! answered already: for a second or, in chunks, for ever. Here both have an end on every request. And it answers
+//! whatever it has read before it looks whether anybody reads the answers: here it gets requests in small steps.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -32,6 +33,8 @@ pub(super) struct Connection {
     stream: TcpStream,
     wire: Rc<Wire>,
     deadline: Pin<Box<Sleep>>,
+    /// What was read is worked on before more is read.
+    is_pausing: bool,
 }
 
 /// What the handlers of a connection's requests and the connection itself both know.
@@ -59,7 +62,7 @@ impl Connection {
         let until = Instant::now() + LONGEST_WAIT;
         let state = Cell::new(State::Waiting { until, bytes_left: MOST_UNREAD });
         let wire = Rc::new(Wire { state, reader: RefCell::default() });
-        Self { stream, wire, deadline: Box::pin(sleep_until(until)) }
+        Self { stream, wire, deadline: Box::pin(sleep_until(until)), is_pausing: false }
     }
 
     /// Lets the handlers of its requests find it.
@@ -88,8 +91,7 @@ impl Drop for Work {
 
 impl AsyncRead for Connection {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let Self { stream, wire, deadline } = self.get_mut();
-        let before = buffer.filled().len();
+        let Self { stream, wire, deadline, is_pausing } = self.get_mut();
         let State::Waiting { until, bytes_left } = wire.state.get() else {
             wire.reader.replace(Some(context.waker().clone()));
             return Pin::new(stream).poll_read(context, buffer);
@@ -101,8 +103,17 @@ impl AsyncRead for Connection {
         if bytes_left == 0 || deadline.as_mut().poll(context).is_ready() {
             return Poll::Ready(Ok(()));
         }
-        ready!(Pin::new(stream).poll_read(context, buffer))?;
-        let bytes_left = bytes_left.saturating_sub(buffer.filled().len() - before);
+        if std::mem::take(is_pausing) {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let room = buffer.remaining().min(LONGEST_STEP);
+        let mut step = ReadBuf::new(buffer.initialize_unfilled_to(room));
+        ready!(Pin::new(stream).poll_read(context, &mut step))?;
+        let came = step.filled().len();
+        *is_pausing = came == LONGEST_STEP;
+        buffer.advance(came);
+        let bytes_left = bytes_left.saturating_sub(came);
         wire.state.set(State::Waiting { until, bytes_left });
         Poll::Ready(Ok(()))
     }
@@ -145,6 +156,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// What may come in that time: a head, or the rest of a body that was refused, so that its sender gets to read why.
 const MOST_UNREAD: usize = 1 << 20;
+
+/// What is read at once of requests that may be many. A forge's has less, with its body.
+const LONGEST_STEP: usize = 16 << 10;
 
 /// GitHub sends 1 kB in 15 headers, and proxies add some. actix itself gives up at 128 KiB or 96 headers, with an answer that
 /// has no body.

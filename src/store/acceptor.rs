@@ -1,11 +1,15 @@
 //! The door under load: one writer takes what waits, commits it together, and tells each sender what became of his.
 //!
-//! Nobody waits on purpose: while one batch is written the next one gathers.
+//! While one batch is written the next one gathers. Whoever sends alone is written at once; after a batch of several the next
+//! one is waited for a moment, since senders that were answered together come back together: else the first of them would
+//! have a commit of its own, and the others the next.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{Acceptance, Live, Memory, Store, StoreError, Submission};
@@ -55,7 +59,10 @@ impl Store {
 
 async fn write_all(store: std::sync::Weak<super::Inner>, mut jobs: mpsc::Receiver<Job>, live: Arc<Live<'static>>) {
     let (mut batch, mut memory) = (Vec::new(), Memory::default());
+    let mut usual = 1;
     while jobs.recv_many(&mut batch, LARGEST_BATCH).await > 0 {
+        gather(&mut jobs, &mut batch, usual);
+        usual = batch.len();
         let Some(store) = store.upgrade().map(Store) else { return };
         let (submissions, answers): (Vec<_>, Vec<_>) =
             batch.drain(..).map(|Job { submission, answer }| (submission, answer)).unzip();
@@ -70,6 +77,19 @@ async fn write_all(store: std::sync::Weak<super::Inner>, mut jobs: mpsc::Receive
             if answer.send(accepted).is_err() {
                 // The sender has gone; what he sent is stored all the same.
             }
+        }
+    }
+}
+
+/// Waits for as many as came the last time, but not for long. It blocks the store's own thread, on which nothing else waits:
+/// tokio's clock knows nothing shorter than a millisecond.
+fn gather(jobs: &mut mpsc::Receiver<Job>, batch: &mut Vec<Job>, usual: usize) {
+    let begin = Instant::now();
+    while batch.len() < usual && begin.elapsed() < LONGEST_GATHERING {
+        match jobs.try_recv() {
+            Ok(job) => batch.push(job),
+            Err(TryRecvError::Empty) => std::thread::sleep(GLANCE),
+            Err(TryRecvError::Disconnected) => return,
         }
     }
 }
@@ -98,6 +118,10 @@ async fn write_batch(
     }
     answers
 }
+
+/// What a commit takes, more or less: to wait longer would cost more than it saves.
+const LONGEST_GATHERING: Duration = Duration::from_micros(600);
+const GLANCE: Duration = Duration::from_micros(30);
 
 /// A transaction of this many takes some milliseconds.
 const LARGEST_BATCH: usize = 128;

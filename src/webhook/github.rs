@@ -90,13 +90,16 @@ fn push_event(request: &Request) -> Result<Event, Malformed> {
     let Payload { ref_name, before, after, deleted, head_commit, repository: Repository { id, full_name } } = payload;
     let change = payload::Moved { ref_name: &ref_name, before: &before, after: &after }.check()?;
     let (head, message) = head_commit.map_or((None, None), |commit| (commit.id, commit.message));
-    let after = match head {
+    let head = head.map(|head| head.to_ascii_lowercase());
+    let after = match &head {
         _ if deleted => None,
         // Of an annotated tag `after` may be the tag object, and this is the commit.
-        Some(head) if change.ref_name.tag().is_some() => payload::revision("head_commit.id", &head)?,
+        Some(head) if change.ref_name.tag().is_some() => payload::revision("head_commit.id", head)?,
         Some(_) | None => change.after,
     };
-    payload::push(&full_name, id, vec![Change { after, message, ..change }])
+    // Of another commit than the newest the message says nothing.
+    let is_newest = head.is_none_or(|head| after.as_ref().is_some_and(|after| after.as_str() == head));
+    payload::push(&full_name, id, vec![Change { after, message: message.filter(|_| is_newest), ..change }])
 }
 
 fn ping_body(repository: &str) -> Value {
@@ -268,7 +271,8 @@ mod tests {
         let head = |id: &str| format!(r#","head_commit":{{"id":"{id}","message":"Fix [skip deploy]"}}"#);
         let message = Some("Fix [skip deploy]".to_owned());
         assert_eq!(said("refs/tags/v1", &zero, &one, &head(&two)), (Some(two.clone()), message.clone()));
-        assert_eq!(said("refs/heads/a", &zero, &one, &head(&two)), (Some(one.clone()), message));
+        assert_eq!(said("refs/heads/a", &zero, &one, &head(&one)), (Some(one.clone()), message));
+        assert_eq!(said("refs/heads/a", &zero, &one, &head(&two)), (Some(one.clone()), None), "of another commit");
         assert_eq!(said("refs/heads/a", &two, &one, r#","head_commit":null"#), (Some(one.clone()), None));
         assert_eq!(said("refs/tags/v1", &two, &zero, r#","head_commit":null"#), (None, None));
         assert!(push("refs/tags/v1", &zero, &one, &head("main")).is_err());

@@ -1,6 +1,10 @@
 //! What is kept of a delivery: everything that it takes to say why it did (not) deploy and to do it again, and no secret.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use memchr::memmem;
+use regex::bytes::Regex;
 
 use super::Verified;
 use crate::domain::forge::Forge;
@@ -32,7 +36,10 @@ impl Verified {
             let shown = if secret { REDACTED.to_owned() } else { String::from_utf8_lossy(value).into_owned() };
             (name.clone(), shown)
         });
-        Record { headers: headers.collect(), body: without(&self.request.body, &needles) }
+        let body = without(&self.request.body, &needles);
+        let may_hold_field = matches!(self.forge, Forge::Gitea | Forge::Forgejo | Forge::Gogs);
+        let body = if may_hold_field { without_secret_field(&body) } else { body };
+        Record { headers: headers.collect(), body }
     }
 }
 
@@ -94,6 +101,21 @@ fn without(body: &[u8], needles: &[Vec<u8>]) -> Vec<u8> {
     body
 }
 
+/// Also a secret that is not the configured one any more, and has its own field.
+fn without_secret_field(body: &[u8]) -> Vec<u8> {
+    let in_json = SECRET_FIELD.as_ref().map(|field| field.replace_all(body, &b"${1}\"(redacted)\""[..]));
+    let body = in_json.unwrap_or(Cow::Borrowed(body));
+    match SECRET_FIELD_IN_FORM.as_ref() {
+        Some(field) => field.replace_all(&body, &b"${1}%22(redacted)%22"[..]).into_owned(),
+        None => body.into_owned(),
+    }
+}
+
+static SECRET_FIELD: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r#"(?-u)("secret"\s*:\s*)"(?:[^"\\]|\\.)*""#).ok());
+static SECRET_FIELD_IN_FORM: LazyLock<Option<Regex>> =
+    LazyLock::new(|| Regex::new(r"(?-u)(%22secret%22(?:%20|\+|%0A)*%3A(?:%20|\+)*)%22.*?%22").ok());
+
 /// Neither ends a text of JSON nor of a form.
 const REDACTED: &str = "(redacted)";
 
@@ -142,6 +164,27 @@ mod tests {
             assert!(kept.contains("(redacted)") && !kept.contains("more"), "{kept}");
         }
         assert_eq!(record(&[], r#"{"a":1}"#, secret).body, br#"{"a":1}"#);
+    }
+
+    #[test]
+    fn the_secret_field_of_old_gitea_is_not_kept_whatever_is_in_it() {
+        let table = [
+            (
+                r#"{"secret":"another \" one","ref":"refs/heads/secret"}"#,
+                r#"{"secret":"(redacted)","ref":"refs/heads/secret"}"#,
+            ),
+            ("{\n  \"secret\": \"x\",\n  \"a\": 1\n}", "{\n  \"secret\": \"(redacted)\",\n  \"a\": 1\n}"),
+            (r#"{"message":"the \"secret\": is out"}"#, r#"{"message":"the \"secret\": is out"}"#),
+            (
+                "payload=%7B%22secret%22%3A%22another%22%2C%22a%22%3A1%7D",
+                "payload=%7B%22secret%22%3A%22(redacted)%22%2C%22a%22%3A1%7D",
+            ),
+        ];
+        for (body, expected) in table {
+            let request = Request { headers: Vec::new(), body: body.into() };
+            let kept = Verified { forge: Forge::Gitea, request }.record(&[Secret::new(b"the configured one".to_vec())]);
+            assert_eq!(String::from_utf8(kept.body).unwrap(), expected);
+        }
     }
 
     #[test]

@@ -240,3 +240,52 @@ fn a_push_is_answered_within_a_second_beside_slow_sockets_and_unsigned_bodies() 
 fn a_push_is_answered_within_a_second_beside_slow_sockets_and_bodies_that_look_signed() {
     push_among_strangers(&wrong(), "503");
 }
+
+/// Sends requests one after the other, and reads no answer, until the server takes nothing more for a while.
+fn pipeline(address: &str) -> usize {
+    let mut stream = TcpStream::connect(address).expect("a connection");
+    stream.set_write_timeout(Some(Duration::from_secs(2))).expect("a limit");
+    let block = b"GET /nope HTTP/1.1\r\nhost: x\r\n\r\n".repeat(2000);
+    let mut sent = 0;
+    while sent < 64 << 20 && stream.write_all(&block).is_ok() {
+        sent += block.len();
+    }
+    sent
+}
+
+#[test]
+fn whoever_reads_no_answers_gets_no_more_of_them() {
+    let house = House::new();
+    let daemon = house.serve();
+    let before = peak_memory(&daemon);
+    let sent: Vec<usize> = std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..20).map(|_| scope.spawn(|| pipeline(&daemon.address))).collect();
+        senders.into_iter().map(|sender| sender.join().expect("an end")).collect()
+    });
+    // What the kernel holds for both sides is a few megabytes each.
+    assert!(sent.iter().all(|sent| *sent < 32 << 20), "{sent:?}");
+    let after = peak_memory(&daemon);
+    assert!(after < before + 120, "{before} MiB, then {after} MiB");
+    daemon.push("d", &house.origin.commit(&[("index.html", "one")])).expect(202, "queued");
+    house.wait_for_quiet();
+}
+
+#[test]
+fn a_body_in_pieces_of_a_byte_takes_no_more_memory_than_another() {
+    let house = House::new();
+    let daemon = house.serve();
+    let before = peak_memory(&daemon);
+    let mut stream = TcpStream::connect(&daemon.address).expect("a connection");
+    let head = head(&format!("{}transfer-encoding: chunked\r\n", wrong()));
+    stream.write_all(head.as_bytes()).expect("an open connection");
+    let block = b"1\r\na\r\n".repeat(10_000);
+    for _ in 0..200 {
+        stream.write_all(&block).expect("an open connection");
+    }
+    stream.write_all(b"0\r\n\r\n").expect("an open connection");
+    let mut answer = [0; 12];
+    stream.read_exact(&mut answer).expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 401");
+    let after = peak_memory(&daemon);
+    assert!(after < before + 12, "2 MB of a body: {before} MiB, then {after} MiB");
+}

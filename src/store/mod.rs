@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use chrono::{DateTime, Utc};
 use sqlx::Connection;
 use sqlx::migrate::{MigrateError, Migrator};
-use sqlx::postgres::{PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
 use tokio::runtime::Runtime;
 
@@ -368,6 +368,7 @@ async fn open_sqlite(url: &str) -> Result<Pools, StoreError> {
         // NORMAL would lose the last accepted pushes in a power cut.
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(BUSY_TIMEOUT)
+        .statement_cache_capacity(PREPARED)
         .foreign_keys(true);
     let writer = open_writer(&options).await?;
     let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await?;
@@ -396,7 +397,8 @@ async fn open_writer(options: &SqliteConnectOptions) -> Result<SqlitePool, Store
 }
 
 async fn open_postgres(url: &str) -> Result<Pools, StoreError> {
-    Ok(Pools::Postgres(PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect(url).await?))
+    let options = PgConnectOptions::from_str(url)?.statement_cache_capacity(PREPARED);
+    Ok(Pools::Postgres(PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).connect_with(options).await?))
 }
 
 /// In one transaction, for which pushes wait.
@@ -409,6 +411,9 @@ const BUSY_POLL: Duration = Duration::from_millis(20);
 
 /// SQLite's primary result code, the low byte of an extended one.
 const SQLITE_BUSY: u32 = 5;
+
+/// Room for each length of each statement that is for many rows at once.
+const PREPARED: usize = 256;
 
 const READERS: u32 = 4;
 

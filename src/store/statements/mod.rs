@@ -15,17 +15,16 @@ pub(in crate::store) mod site;
 
 use super::{Connection, Database};
 
-/// Cuts rows into pieces of 1, 2, 4 … rows: a statement for many rows is prepared once for each length there is, so there
-/// are to be few.
+/// Cuts rows into pieces of at most 64, of which the last may have any length below 16. Each piece is a hop to the database, and
+/// each length a statement that is prepared and kept: there are to be few of both.
 fn pieces<T>(mut rows: &[T]) -> impl Iterator<Item = &[T]> {
     std::iter::from_fn(move || {
-        let length =
-            (1..=LONGEST_PIECE).rev().filter(|length| length.is_power_of_two()).find(|length| *length <= rows.len())?;
+        let length = LONG_PIECES.into_iter().find(|length| *length <= rows.len()).unwrap_or(rows.len());
         let (piece, rest) = rows.split_at(length);
         rows = rest;
-        Some(piece)
+        (!piece.is_empty()).then_some(piece)
     })
 }
 
 /// Below the number of values that SQLite takes in one statement, whatever the table.
-const LONGEST_PIECE: usize = 64;
+const LONG_PIECES: [usize; 3] = [64, 32, 16];

@@ -89,7 +89,7 @@ clean_up() {
   if [ -n "$directory" ]; then rm -rf "$directory"; fi
 }
 
-# Asks a child of ours to end, and ends it if it does not.
+# Asks a child of ours to end, and ends it if it does not. It may have ended by itself, and its status tells nothing here.
 end() {
   kill -TERM "$1" 2>/dev/null || true
   for _ in {1..400}; do
@@ -316,6 +316,7 @@ load() {
   wrk --threads 1 --connections "$connections" --duration "${length}s" --timeout 30s --script benches/peers.lua \
     "$url/hooks/blog" -- "$directory/$file" "$ids" "$run" >"$directory/client.out" 2>&1 &
   client_pid=$!
+  # What went wrong shows in what it printed, which is looked at next.
   wait "$client_pid" || true
   client_pid=''
   if ! read -r _ answers microseconds refused broken p50 p99 < <(grep '^result ' "$directory/client.out"); then

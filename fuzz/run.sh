@@ -11,6 +11,7 @@ export PATH="$PATH:${CARGO_HOME:-${HOME:-/root}/.cargo}/bin"
 
 all=(header payload ref_match config)
 # Scripts and macros of the build are not instrumented: flags are for a target that is named.
+# Without rustc it stays empty, which is told below.
 platform=$(rustc -vV 2>/dev/null | sed -n 's/^host: //p') || true
 work=target/fuzz
 
@@ -24,7 +25,7 @@ main() {
   for target in "${targets[@]}"; do
     [ -x "$(program "$target")" ] || fail "there is no target \`$target\`; there are: ${all[*]}"
     mkdir -p "$work/$target/seeds" "$work/$target/corpus" "$work/$target/failures"
-    # As many at once as there are cores.
+    # As many at once as there are cores. How each ended is in its own file.
     while [ "$(jobs -rp | wc -l)" -ge "$(nproc)" ]; do wait -n || true; done
     run "$target" "$seconds" 2>/dev/null &
   done
